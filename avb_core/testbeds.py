@@ -1,0 +1,173 @@
+"""Exact testbeds: small models whose log-likelihood, posterior and ELBO are known, to hold every estimator against.
+
+A discrete model (finite sums), a linear-Gaussian model (linear algebra) and the four-point dataset. All figures in nats.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from avb_core._validate import require_floating, require_no_nan
+from avb_core.gaussian import HALF_LOG_2PI, kl_full, log_prob_diagonal, log_prob_standard_normal
+
+FOUR_POINTS: Float[Tensor, "4 4"] = torch.eye(4)
+"""The four training images of Mescheder et al., Fig. 2, one per row: 2 × 2 pixels of which one is lit. H(X) = log 4."""
+
+
+@dataclass(frozen=True, eq=False)
+class DiscreteModel:
+    """z takes nz values and x takes nx values: every expectation of the book is a finite sum.
+
+    `prior` holds p(z), shape (nz,); `likelihood` holds p(x | z), shape (nz, nx), a distribution in each row. Tables of the
+    model and of inference models q(z | x) have z on the first axis and x on the last, so conditionals on x have columns that
+    sum to 1. Raises ValueError for tables that are no distributions, and for an x that the model cannot generate.
+    """
+
+    prior: Float[Tensor, "nz"]
+    likelihood: Float[Tensor, "nz nx"]
+
+    def __post_init__(self) -> None:
+        _require_distribution("prior", self.prior, ndim=1, axis=0)
+        _require_distribution("likelihood", self.likelihood, ndim=2, axis=1)
+        if self.prior.shape[0] != self.likelihood.shape[0]:
+            shapes = f"{tuple(self.prior.shape)} and {tuple(self.likelihood.shape)}"
+            raise ValueError(f"prior, likelihood: expected (nz,) and (nz, nx), got {shapes}")
+        impossible = (self.marginal() == 0).nonzero()[:, 0].tolist()
+        if impossible:
+            raise ValueError(f"likelihood: every x needs p(x) > 0 for a posterior to exist, not so in columns {impossible}")
+
+    @classmethod
+    def random(cls, nz: int, nx: int, generator: torch.Generator | None = None) -> "DiscreteModel":
+        """A model drawn uniformly from all of this size, in double precision (each distribution is Dirichlet(1, …, 1))."""
+        prior = torch.empty(nz, dtype=torch.float64).exponential_(generator=generator)
+        likelihood = torch.empty(nz, nx, dtype=torch.float64).exponential_(generator=generator)
+        return cls(prior / prior.sum(), likelihood / likelihood.sum(1, keepdim=True))
+
+    def joint(self) -> Float[Tensor, "nz nx"]:
+        """p(x, z) = p(z) p(x | z)."""
+        return self.prior[:, None] * self.likelihood
+
+    def marginal(self) -> Float[Tensor, "nx"]:
+        """p(x) = Σ_z p(x, z)."""
+        return self.joint().sum(0)
+
+    def posterior(self) -> Float[Tensor, "nz nx"]:
+        """p(z | x) = p(x, z) / p(x); each column sums to 1."""
+        return self.joint() / self.marginal()
+
+    def elbo(self, q: Float[Tensor, "nz nx"]) -> Float[Tensor, "nx"]:
+        """Σ_z q(z | x) [log p(x, z) − log q(z | x)] for each x, with 0 log 0 = 0; −inf where q > 0 = p(x, z).
+
+        Raises ValueError unless the columns of q are distributions over z.
+        """
+        _require_distribution("q", q, ndim=2, axis=0)
+        if q.shape != self.likelihood.shape:
+            raise ValueError(f"q: expected shape (nz, nx) = {tuple(self.likelihood.shape)}, got {tuple(q.shape)}")
+        return (torch.xlogy(q, self.joint()) - torch.xlogy(q, q)).sum(0)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Int[Tensor, "n"], Int[Tensor, "n"]]:
+        """n independent pairs from the model: values of x and of z, as indices."""
+        z = torch.multinomial(self.prior, n, replacement=True, generator=generator)
+        x = torch.multinomial(self.likelihood[z], 1, generator=generator)[:, 0]
+        return x, z
+
+
+@dataclass(frozen=True, eq=False)
+class LinearGaussian:
+    """z ~ N(0, I_d), x | z ~ N(W z + b, std² I_n): probabilistic principal component analysis, exact in closed form.
+
+    The posterior precision is I + WᵀW/std². It is never formed: the QR factors of the stacked matrix (W/std, I) give its
+    triangular root without squaring a condition number, so narrow posteriors keep their digits. Raises ValueError for shapes
+    that do not fit, NaN, or a std that is not positive and finite.
+    """
+
+    weight: Float[Tensor, "n d"]
+    bias: Float[Tensor, "n"]
+    std: float
+
+    def __post_init__(self) -> None:
+        for name, tensor, ndim in (("weight", self.weight, 2), ("bias", self.bias, 1)):
+            require_floating(name, tensor)
+            require_no_nan(name, tensor)
+            if tensor.ndim != ndim:
+                raise ValueError(f"{name}: expected {ndim} axes, got shape {tuple(tensor.shape)}")
+        if self.bias.shape[0] != self.weight.shape[0] or self.bias.dtype != self.weight.dtype:
+            given = ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in (self.weight, self.bias))
+            raise ValueError(f"weight, bias: expected (n, d) and (n,) of one dtype, got {given}")
+        if not (0 < self.std < math.inf):
+            raise ValueError(f"std: expected a positive finite number, got {self.std}")
+
+    def log_prob(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*#batch d"]) -> Float[Tensor, "*batch"]:
+        """log p(x | z) = log N(x; W z + b, std² I)."""
+        self._require("x", x, axis=0)
+        self._require("z", z, axis=1)
+        return log_prob_diagonal(x, z @ self.weight.T + self.bias, x.new_full((1,), self.std).expand(x.shape[-1]))
+
+    def log_joint(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*#batch d"]) -> Float[Tensor, "*batch"]:
+        """log p(x, z) = log p(x | z) + log p(z)."""
+        return self.log_prob(x, z) + log_prob_standard_normal(z)
+
+    def log_marginal(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
+        """log p(x) = log N(x; b, W Wᵀ + std² I), as log p(x, z) − log p(z | x) at z = the posterior mean.
+
+        Bayes' rule makes the difference the same at every z; at the mean, rounding in z matters least.
+        """
+        mean, scale_tril = self.posterior(x)
+        log_posterior_at_mean = -scale_tril.diagonal().log().sum() - mean.shape[-1] * HALF_LOG_2PI
+        return self.log_joint(x, mean) - log_posterior_at_mean
+
+    def posterior(self, x: Float[Tensor, "*batch n"]) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "d d"]]:
+        """Mean and lower-triangular scale of p(z | x) = N(mean(x), L Lᵀ) with L Lᵀ = (I + WᵀW/std²)⁻¹, the same for all x."""
+        self._require("x", x, axis=0)
+        n, d = self.weight.shape
+        identity = torch.eye(d, dtype=self.weight.dtype, device=self.weight.device)
+        # (W/std, I) = Q K with K lower-triangular: a QR factorization with its columns taken in reverse order.
+        q, r = torch.linalg.qr(torch.cat([self.weight / self.std, identity]).flip(1))
+        q, k = q.flip(1), r.flip((0, 1))
+        signs = k.diagonal().sign()
+        q, k = q * signs, k * signs[:, None]
+        scale_tril = torch.linalg.solve_triangular(k, identity, upper=False).tril()
+        mean = ((x - self.bias) / self.std) @ q[:n] @ scale_tril.T
+        return mean, scale_tril
+
+    def elbo(
+        self, x: Float[Tensor, "*#batch n"], mean: Float[Tensor, "*#batch d"], scale_tril: Float[Tensor, "*#batch d d"]
+    ) -> Float[Tensor, "*batch"]:
+        """ELBO of q(z | x) = N(mean, L Lᵀ): E_q log p(x | z) = log p(x | mean) − |W L|²/(2 std²), less KL(q ‖ p(z))."""
+        prior_scale = torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device)
+        kl = kl_full(mean, scale_tril, torch.zeros_like(mean), prior_scale)
+        spread = 0.5 * (self.weight @ scale_tril / self.std).square().sum((-2, -1))
+        return self.log_prob(x, mean) - spread - kl
+
+    def sample(
+        self, n: int, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, "n n_x"], Float[Tensor, "n d"]]:
+        """n independent pairs (x, z) from the model."""
+        options = {"dtype": self.weight.dtype, "device": self.weight.device, "generator": generator}
+        z = torch.randn(n, self.weight.shape[1], **options)
+        noise = torch.randn(n, self.weight.shape[0], **options)
+        return z @ self.weight.T + self.bias + self.std * noise, z
+
+    def _require(self, name: str, tensor: Tensor, axis: int) -> None:
+        require_floating(name, tensor)
+        require_no_nan(name, tensor)
+        if tensor.shape[-1] != self.weight.shape[axis] or tensor.dtype != self.weight.dtype:
+            expected = f"(…, {self.weight.shape[axis]}) {self.weight.dtype}"
+            raise ValueError(f"{name}: expected {expected}, got {tuple(tensor.shape)} {tensor.dtype}")
+
+
+def _require_distribution(name: str, table: Tensor, ndim: int, axis: int) -> None:
+    require_floating(name, table)
+    if table.ndim != ndim or table.numel() == 0:
+        raise ValueError(f"{name}: expected {ndim} non-empty axes, got shape {tuple(table.shape)}")
+    require_no_nan(name, table)
+    if (table < 0).any():
+        raise ValueError(f"{name}: expected probabilities, got the negative entry {table.min().item()}")
+    totals = table.sum(axis)
+    rounding = 4 * table.shape[axis] * torch.finfo(table.dtype).eps
+    if not ((totals - 1).abs() <= rounding).all():
+        worst = totals.flatten()[(totals - 1).abs().argmax()].item()
+        raise ValueError(f"{name}: expected probabilities that sum to 1 over axis {axis}, got a sum of {worst}")
