@@ -1,0 +1,51 @@
+"""Argument checks shared by the mathematics: every error names the argument, what came and what was expected.
+
+Shapes and dtypes are always checked. Values are inspected on the CPU only: on an accelerator the look alone would make the
+program wait for the device at every call, and there the training loop stops at the first loss that is not finite.
+"""
+
+import torch
+from torch import Tensor
+
+
+def require_floating(name: str, tensor: Tensor, min_ndim: int = 1) -> None:
+    """Raise ValueError unless `tensor` is a real floating-point tensor with at least `min_ndim` axes."""
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"{name}: expected a torch.Tensor, got {type(tensor).__name__}")
+    if not tensor.is_floating_point():
+        raise ValueError(f"{name}: expected a floating-point tensor, got dtype {tensor.dtype}")
+    if tensor.ndim < min_ndim:
+        raise ValueError(f"{name}: expected at least {min_ndim} axes, got shape {tuple(tensor.shape)}")
+
+
+def require_no_nan(name: str, tensor: Tensor) -> None:
+    """Raise ValueError if `tensor` (on the CPU) holds a NaN."""
+    if tensor.device.type == "cpu" and tensor.isnan().any():
+        raise ValueError(f"{name}: expected numbers, got {int(tensor.isnan().sum())} NaN in shape {tuple(tensor.shape)}")
+
+
+def require_positive(name: str, tensor: Tensor) -> None:
+    """Raise ValueError unless every entry of `tensor` (on the CPU) is greater than zero; a NaN is not."""
+    if tensor.device.type == "cpu" and not (tensor > 0).all():
+        worst = tensor.detach().nan_to_num(nan=-torch.inf).min().item()
+        raise ValueError(f"{name}: expected positive entries, got {'NaN' if tensor.isnan().any() else worst}")
+
+
+def require_broadcastable(**tensors: Tensor) -> torch.Size:
+    """Return the common shape of the named tensors, or raise ValueError with all names and shapes."""
+    try:
+        return torch.broadcast_shapes(*(tensor.shape for tensor in tensors.values()))
+    except RuntimeError:
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
+        raise ValueError(f"{', '.join(tensors)}: shapes do not fit together: {shapes}") from None
+
+
+def require_scale_tril(name: str, scale_tril: Tensor) -> None:
+    """Raise ValueError unless `scale_tril` is (..., d, d), lower-triangular, with a positive diagonal."""
+    require_floating(name, scale_tril, min_ndim=2)
+    if scale_tril.shape[-1] != scale_tril.shape[-2]:
+        raise ValueError(f"{name}: expected square matrices (..., d, d), got shape {tuple(scale_tril.shape)}")
+    require_no_nan(name, scale_tril)
+    require_positive(f"{name} (its diagonal)", scale_tril.diagonal(dim1=-2, dim2=-1))
+    if scale_tril.device.type == "cpu" and scale_tril.triu(1).any():
+        raise ValueError(f"{name}: expected a lower-triangular matrix, got non-zero entries above the diagonal")

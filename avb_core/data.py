@@ -1,0 +1,218 @@
+"""Images to train on: the four points, MNIST, and handwritten digits that need no download.
+
+A data set stays in memory as uint8 on the training device and is indexed there; there is no loader to wait for. Files are
+looked for in `$AVB_DATA`, then in the user's cache; `fetch_mnist` downloads them into the cache, with checksums.
+"""
+
+import gzip
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import platformdirs
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
+
+from avb_core.runs import CorruptFile
+
+Split = Literal["train", "test"]
+
+MNIST_FILES = {
+    "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+}
+MNIST_MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
+IDX_UINT8 = 0x08
+
+
+class DataMissing(FileNotFoundError):
+    """The data are neither in `$AVB_DATA` nor in the cache, or could not be downloaded; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Grey images as flat vectors of uint8, 0 to 255, read as intensities or probabilities in [0, 1].
+
+    With `binarization="dynamic"` every use draws each pixel anew, 1 with its intensity as probability; with "none" the
+    intensities themselves are used. `source` is a sentence that a page can print.
+    """
+
+    name: str
+    pixels: UInt8[Tensor, "n pixels"]
+    shape: tuple[int, int]
+    labels: Int[Tensor, "n"] | None = None
+    binarization: Literal["none", "dynamic"] = "none"
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 2:
+            raise ValueError(
+                f"pixels: expected uint8 of shape (n, pixels), got {self.pixels.dtype} {tuple(self.pixels.shape)}"
+            )
+        if self.pixels.shape[1] != self.shape[0] * self.shape[1]:
+            raise ValueError(f"shape: {self.shape} does not fit images of {self.pixels.shape[1]} pixels")
+        if self.binarization not in ("none", "dynamic"):
+            raise ValueError(f"binarization: expected 'none' or 'dynamic', got {self.binarization!r}")
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def batch(self, indices: Int[Tensor, "batch"]) -> Float[Tensor, "batch pixels"]:
+        """The images at `indices` as floats, binarized anew if the data set says so."""
+        intensities = self.pixels[indices.to(self.pixels.device)].float() / 255
+        return torch.bernoulli(intensities) if self.binarization == "dynamic" else intensities
+
+    def to(self, device: torch.device | str) -> "Images":
+        """The same images on another device."""
+        return replace(self, pixels=self.pixels.to(device))
+
+    def first(self, n: int) -> "Images":
+        """The first n images."""
+        return replace(self, pixels=self.pixels[:n], labels=None if self.labels is None else self.labels[:n])
+
+    def binarized(self, seed: int = 0) -> "Images":
+        """One fixed binarization of the images, for measuring: the same for everybody who uses the same seed."""
+        noise = np.random.default_rng(seed).random(tuple(self.pixels.shape), dtype=np.float32)
+        binary = self.pixels.cpu().float() / 255 > torch.from_numpy(noise)
+        return replace(self, pixels=binary.to(torch.uint8).to(self.pixels.device) * 255, binarization="none")
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of the pixels and of how they are used, for provenance."""
+        content = hashlib.sha256(f"{self.shape} {self.binarization}".encode())
+        content.update(self.pixels.cpu().numpy().tobytes())
+        return content.hexdigest()[:16]
+
+
+def four_points() -> Images:
+    """The four 2×2 images with one lit pixel each, whose best log-likelihood is −log 4 (Mescheder et al., fig. 2)."""
+    return Images("four_points", 255 * torch.eye(4, dtype=torch.uint8), (2, 2), torch.arange(4), source="four points")
+
+
+def digits(split: Split) -> Images:
+    """scikit-learn's handwritten digits, 8×8: 1,500 for training and 297 for test, binarized at every use."""
+    from sklearn.datasets import load_digits
+
+    _require_split(split)
+    values, labels = load_digits(return_X_y=True)
+    part = slice(0, 1500) if split == "train" else slice(1500, None)
+    pixels = torch.from_numpy(np.round(values[part] * (255 / 16)).astype(np.uint8))
+    source = "the 8×8 handwritten digits that come with scikit-learn (MNIST was not found on this machine)"
+    return Images("digits", pixels, (8, 8), torch.from_numpy(labels[part]).long(), "dynamic", source)
+
+
+def mnist(split: Split) -> Images:
+    """MNIST, 28×28: 60,000 training and 10,000 test images, binarized at every use.
+
+    Raises DataMissing where the files are not found, CorruptFile where one is not what it should be.
+    """
+    _require_split(split)
+    stem = "train" if split == "train" else "t10k"
+    images = read_idx(_find_mnist(f"{stem}-images-idx3-ubyte.gz"), axes=3)
+    labels = read_idx(_find_mnist(f"{stem}-labels-idx1-ubyte.gz"), axes=1)
+    pixels = torch.from_numpy(images.reshape(len(images), -1).copy())
+    return Images("mnist", pixels, (28, 28), torch.from_numpy(labels.astype(np.int64)), "dynamic", "MNIST")
+
+
+def mnist_or_digits(split: Split) -> Images:
+    """MNIST where it is found, the digits of scikit-learn otherwise; `source` tells which. Never touches the network."""
+    try:
+        return mnist(split)
+    except DataMissing:
+        return digits(split)
+
+
+def fetch_mnist() -> Path:
+    """Download MNIST's four files into the cache, each checked by its SHA-256; what is there already is not fetched again.
+
+    Returns the folder. Raises DataMissing, with what was tried, if no mirror answers or the cache cannot be written.
+    """
+    import pooch
+
+    failures = []
+    for name, checksum in MNIST_FILES.items():
+        for mirror in MNIST_MIRRORS:
+            try:
+                # pooch writes to a temporary name, checks and renames: a download that breaks off leaves nothing behind.
+                pooch.retrieve(
+                    mirror + name,
+                    f"sha256:{checksum}",
+                    fname=name,
+                    path=_cache_folder() / "mnist",
+                    downloader=pooch.HTTPDownloader(timeout=20, progressbar=False),
+                )
+                break
+            except (OSError, ValueError) as error:
+                failures.append(f"  {mirror + name}: {type(error).__name__}: {error}")
+        else:
+            raise DataMissing(
+                f"MNIST could not be downloaded into {_cache_folder() / 'mnist'}. Put its four files into $AVB_DATA/mnist "
+                "yourself, or go on without: the chapters then use scikit-learn's digits. Tried:\n" + "\n".join(failures)
+            )
+    return _cache_folder() / "mnist"
+
+
+def read_idx(path: Path, axes: int) -> np.ndarray:
+    """Read a gzipped idx file of unsigned bytes with the given number of axes.
+
+    Raises CorruptFile, with the path, for a truncated gzip, a wrong magic number or a length that does not fit the header.
+    """
+    try:
+        with gzip.open(path, "rb") as file:
+            content = file.read()
+    except (EOFError, gzip.BadGzipFile, OSError) as error:
+        if isinstance(error, FileNotFoundError | PermissionError):
+            raise
+        raise CorruptFile(f"{path}: not a whole gzip file ({error})") from error
+    header = 4 + 4 * axes
+    magic = (IDX_UINT8 << 8 | axes).to_bytes(4, "big")
+    if content[:4] != magic or len(content) < header:
+        raise CorruptFile(f"{path}: expected the idx magic number {magic.hex()}, got {content[:4].hex() or 'nothing'}")
+    shape = tuple(int.from_bytes(content[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes))
+    if len(content) - header != np.prod(shape):
+        raise CorruptFile(f"{path}: the header promises shape {shape}, but {len(content) - header} bytes follow")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _find_mnist(name: str) -> Path:
+    """The file in `$AVB_DATA/mnist` or in the cache, its checksum verified."""
+    searched = []
+    for folder in _data_folders():
+        path = folder / "mnist" / name
+        searched.append(str(path.parent))
+        if path.is_file():
+            checksum = hashlib.sha256(path.read_bytes()).hexdigest()
+            if checksum != MNIST_FILES[name]:
+                raise CorruptFile(
+                    f"{path}: SHA-256 {checksum[:12]}… is not that of MNIST's file ({MNIST_FILES[name][:12]}…); "
+                    "remove it and fetch it again"
+                )
+            return path
+    raise DataMissing(
+        f"{name} is in none of {', '.join(searched)}. Set AVB_DATA to the folder that holds mnist/, or run "
+        "`python -m avb_core fetch mnist`."
+    )
+
+
+def _data_folders() -> Iterator[Path]:
+    """Where data are looked for, in this order."""
+    if root := os.environ.get("AVB_DATA"):
+        yield Path(root).expanduser()
+    yield _cache_folder()
+
+
+def _cache_folder() -> Path:
+    return Path(platformdirs.user_cache_dir("avb_core"))
+
+
+def _require_split(split: str) -> None:
+    if split not in ("train", "test"):
+        raise ValueError(f"split: expected 'train' or 'test', got {split!r}")

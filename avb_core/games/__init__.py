@@ -1,0 +1,7 @@
+"""Every objective of the book is a game: named players, each with its own parameters and its own loss."""
+
+from avb_core.games.avb import AVB
+from avb_core.games.game import Game
+from avb_core.games.vae import VAE
+
+__all__ = ["AVB", "VAE", "Game"]

@@ -1,0 +1,75 @@
+"""Approximate posteriors q(z | x): all of them sample; some also know their log-density.
+
+`sample(x, shape)` returns codes of shape (*shape, *batch, d) for images x of shape (*batch, n), through which gradients flow
+to the parameters. A posterior that has `log_prob(z, x)` is explicit; one that has not is implicit.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from avb_core.gaussian import log_prob_diagonal, reparameterize
+
+# Keeps log σ finite when an encoder becomes certain: far below any width that a decoder could resolve.
+MINIMUM_STD = 1e-5
+
+
+class Posterior(nn.Module, ABC):
+    """What every game needs of an approximate posterior: the number of latent variables, and samples."""
+
+    latent_dim: int
+
+    @abstractmethod
+    def sample(self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()) -> Float[Tensor, "*shape_batch d"]:
+        """Codes z ~ q(z | x), as many for each image as `shape` says."""
+
+
+class ExplicitPosterior(Posterior):
+    """A posterior whose log-density can be evaluated, as importance weighting needs."""
+
+    @abstractmethod
+    def log_prob(self, z: Float[Tensor, "*shape_batch d"], x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*shape_batch"]:
+        """log q(z | x) in nats."""
+
+
+class GaussianPosterior(ExplicitPosterior):
+    """q(z | x) = N(mean(x), diag(std(x)²)), mean and std from one network with 2 d outputs (Fickinger, eq. 2)."""
+
+    def __init__(self, network: nn.Module, latent_dim: int) -> None:
+        super().__init__()
+        self.network = network
+        self.latent_dim = latent_dim
+
+    def forward(self, x: Float[Tensor, "*batch n"]) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d"]]:
+        """mean(x) and std(x)."""
+        mean, raw_std = self.network(x).split(self.latent_dim, dim=-1)
+        return mean, softplus(raw_std) + MINIMUM_STD
+
+    def sample(self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()) -> Float[Tensor, "*shape_batch d"]:
+        mean, std = self(x)
+        return reparameterize(mean, std, torch.randn(*shape, *mean.shape, dtype=mean.dtype, device=mean.device))
+
+    def log_prob(self, z: Float[Tensor, "*shape_batch d"], x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*shape_batch"]:
+        return log_prob_diagonal(z, *self(x))
+
+
+class ImplicitPosterior(Posterior):
+    """A black box z = network(x, ε) with ε ~ N(0, I): samples without a density (Mescheder et al., fig. 1b).
+
+    How the noise enters is the network's business: beside the image (`ConcatenationMLP`) or into every hidden layer
+    (`InjectionMLP`).
+    """
+
+    def __init__(self, network: nn.Module, latent_dim: int, noise_dim: int) -> None:
+        super().__init__()
+        self.network = network
+        self.latent_dim = latent_dim
+        self.noise_dim = noise_dim
+
+    def sample(self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()) -> Float[Tensor, "*shape_batch d"]:
+        x = x.expand(*shape, *x.shape)
+        return self.network(x, torch.randn(*x.shape[:-1], self.noise_dim, dtype=x.dtype, device=x.device))

@@ -1,0 +1,352 @@
+"""The one training loop: it plays any game, whoever its players are.
+
+Two rules hold by construction. A player's update differentiates that player's loss in that player's parameters and in no
+others. And all randomness of step t, of rank r, is a function of (seed, r, t) alone: a run that was killed and resumed from
+its checkpoint ends bit for bit where one that was not would have ended, and what is measured in between changes nothing.
+"""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
+
+from avb_core.data import Images
+from avb_core.games import Game
+from avb_core.runs import digest_of, load_tensors, save_tensors, write_atomically, write_json
+
+Monitor = Callable[[Game], Mapping[str, float]]
+
+
+class TrainingDiverged(RuntimeError):
+    """A player's loss was NaN or infinite; the message names step, player and the last good checkpoint."""
+
+
+class WrongCheckpoint(ValueError):
+    """A checkpoint belongs to another game or configuration than the one that would resume from it."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a game is played. A step is one round in which every player moves, in the game's order.
+
+    `updates` gives the moves per round of players that make more than one, as the k of 'k discriminator steps'. With
+    `simultaneous`, all players differentiate at the same point before anyone moves, as printed in AVB's algorithm 1, and each
+    moves once. `average` is the decay of an exponential moving average of all weights, which is what training returns.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rates: Mapping[str, float]
+    updates: Mapping[str, int] = field(default_factory=dict)
+    simultaneous: bool = False
+    betas: tuple[float, float] = (0.5, 0.999)
+    schedule: Literal["constant", "cosine"] = "constant"
+    average: float | None = None
+    seed: int = 0
+    log_every: int = 100
+    checkpoint_every: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        for name, values in (("learning_rates", self.learning_rates), ("updates", self.updates)):
+            for player, value in values.items():
+                if not value > 0:
+                    raise ValueError(f"{name}[{player!r}]: expected a positive number, got {value}")
+        if self.schedule not in ("constant", "cosine"):
+            raise ValueError(f"schedule: expected 'constant' or 'cosine', got {self.schedule!r}")
+        if self.simultaneous and any(count != 1 for count in self.updates.values()):
+            raise ValueError(f"updates: expected one update per player when simultaneous, got {dict(self.updates)}")
+        if self.average is not None and not 0 <= self.average < 1:
+            raise ValueError(f"average: expected a decay in [0, 1), got {self.average}")
+
+    def require_players(self, game: Game) -> None:
+        """Raise ValueError unless every player of the game has a learning rate and nobody else has one."""
+        players, rated = set(game.players), set(self.learning_rates)
+        if players != rated or not set(self.updates) <= players:
+            raise ValueError(
+                f"learning_rates, updates: the players are {sorted(players)}, got learning rates for {sorted(rated)} "
+                f"and updates for {sorted(self.updates)}"
+            )
+
+
+def train(
+    game: Game,
+    data: Images,
+    config: TrainingConfig,
+    *,
+    folder: Path | None = None,
+    fabric: Fabric | None = None,
+    monitor: Monitor | None = None,
+    progress: bool = False,
+) -> list[dict[str, float]]:
+    """Play `game` on `data` in place and return the logged metrics, a dictionary for each log step.
+
+    Logged are `step`, `seconds`, each player's mean loss since the last log step (`<player>_loss`, nats), and what `monitor`
+    returns for the game. With a `folder`, metrics and checkpoints are kept there and a run that was stopped resumes; a
+    finished one is loaded. At the end the game holds the averaged weights if `config.average` is set.
+
+    Raises TrainingDiverged at a loss that is not finite, WrongCheckpoint if the folder holds a run of another game, data or
+    configuration, CorruptFile if its checkpoint was altered, ValueError if the configuration does not fit the game.
+    """
+    config.require_players(game)
+    fabric = fabric or Fabric(accelerator="cpu", devices=1)
+    game.to(fabric.device)
+    data = data.to(fabric.device)
+    table = _Play(game, config, fabric, folder, _identity(game, data, config))
+    table.resume()
+    bar = tqdm(total=config.steps, initial=table.step, disable=not (progress and fabric.is_global_zero), unit="step")
+    # The global generators are seeded at every step; the caller's are given back as they were.
+    with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []), bar:
+        while table.step < config.steps:
+            table.play_round(data)
+            bar.update()
+            last = table.step == config.steps
+            if last or table.step % config.log_every == 0:
+                table.log(monitor)
+            if last or table.step % config.checkpoint_every == 0:
+                table.save()
+    table.finish()
+    return table.metrics
+
+
+class _Play:
+    """The state of a run in progress, and the moves that change it."""
+
+    def __init__(self, game: Game, config: TrainingConfig, fabric: Fabric, folder: Path | None, identity: dict) -> None:
+        self.game = game
+        self.config = config
+        self.fabric = fabric
+        self.folder = Path(folder) if folder is not None else None
+        self.identity = identity
+        self.step = 0
+        self.seconds = 0.0
+        self.started = time.perf_counter()
+        self.metrics: list[dict[str, float]] = []
+        self.losses: list[tuple[int, str, Tensor]] = []
+        self.parameters = {player: game.parameters_of(player) for player in game.players}
+        self.optimizers = {
+            player: torch.optim.Adam(
+                parameters, lr=config.learning_rates[player], betas=config.betas, fused=_can_fuse(fabric.device)
+            )
+            for player, parameters in self.parameters.items()
+        }
+        self.averaged = (
+            None
+            if config.average is None
+            else AveragedModel(game, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True)
+        )
+        if fabric.world_size > 1:
+            for tensor in game.state_dict().values():
+                tensor.copy_(fabric.broadcast(tensor))
+
+    # -- playing ----------------------------------------------------------------------------------------------------------
+
+    def play_round(self, data: Images) -> None:
+        self._seed()
+        self._set_learning_rates()
+        if self.config.simultaneous:
+            x = self._batch(data, draw=self.step)
+            for player in self.game.players:
+                self._differentiate(player, x)
+            for optimizer in self.optimizers.values():
+                optimizer.step()
+        else:
+            draws_per_round = sum(self.config.updates.get(player, 1) for player in self.game.players)
+            draw = self.step * draws_per_round
+            for player in self.game.players:
+                for _ in range(self.config.updates.get(player, 1)):
+                    self._differentiate(player, self._batch(data, draw))
+                    self.optimizers[player].step()
+                    draw += 1
+        self.step += 1
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.game)
+
+    def _differentiate(self, player: str, x: Tensor) -> None:
+        """Put the gradient of the player's loss into the player's own parameters; nobody else's are touched."""
+        parameters = self.parameters[player]
+        self.optimizers[player].zero_grad()
+        try:
+            with self.fabric.autocast():
+                loss = self.game.loss(player, x)
+        except ValueError as error:
+            if all(bool(parameter.isfinite().all()) for parameter in self.game.parameters()):
+                raise
+            self._raise_if_diverged()
+            raise TrainingDiverged(self._divergence("parameters of the game are not finite", player, self.step)) from error
+        loss.backward(inputs=parameters)
+        if self.fabric.world_size > 1:
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad.copy_(self.fabric.all_reduce(parameter.grad, reduce_op="mean"))
+        self.losses.append((self.step, player, loss.detach()))
+
+    def _batch(self, data: Images, draw: int) -> Tensor:
+        indices = batch_indices(len(data), self.config.batch_size, draw, self.config.seed)
+        return data.batch(indices[self.fabric.global_rank :: self.fabric.world_size])
+
+    def _seed(self) -> None:
+        key = (self.config.seed, self.fabric.global_rank, self.step)
+        seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+        # Straight to the generators: torch.manual_seed would spend longer on looking for devices than a small step takes.
+        torch.default_generator.manual_seed(seed)
+        if self.fabric.device.type == "cuda":
+            torch.cuda.default_generators[self.fabric.device.index or 0].manual_seed(seed)
+
+    def _set_learning_rates(self) -> None:
+        factor = 1.0
+        if self.config.schedule == "cosine":
+            factor = 0.5 * (1 + math.cos(math.pi * self.step / self.config.steps))
+        for player, optimizer in self.optimizers.items():
+            for group in optimizer.param_groups:
+                group["lr"] = factor * self.config.learning_rates[player]
+
+    # -- measuring --------------------------------------------------------------------------------------------------------
+
+    def log(self, monitor: Monitor | None) -> None:
+        self._raise_if_diverged()
+        row: dict[str, float] = {"step": self.step, "seconds": round(self._elapsed(), 3)}
+        for player in self.game.players:
+            losses = [loss for _, moved, loss in self.losses if moved == player]
+            row[f"{player}_loss"] = float(torch.stack(losses).double().mean())
+        self.losses.clear()
+        if monitor is not None:
+            row.update(monitor(self.averaged.module if self.averaged is not None else self.game))
+        self.metrics.append(row)
+        self._write_metrics()
+
+    def _raise_if_diverged(self) -> None:
+        for step, player, loss in self.losses:
+            if not bool(loss.isfinite()):
+                raise TrainingDiverged(self._divergence(f"the loss is {loss.item()}", player, step))
+
+    def _divergence(self, what: str, player: str, step: int) -> str:
+        checkpoint = self._path("checkpoint.safetensors")
+        kept = f"last good checkpoint: {checkpoint}" if checkpoint and checkpoint.exists() else "no checkpoint was kept"
+        return f"{what} for player {player!r} at step {step}; {kept}"
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.perf_counter() - self.started
+
+    # -- keeping ----------------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        path = self._path("checkpoint.safetensors")
+        if path is None or not self.fabric.is_global_zero:
+            return
+        self._raise_if_diverged()
+        tensors = {f"game/{name}": tensor for name, tensor in self.game.state_dict().items()}
+        if self.averaged is not None:
+            tensors |= {f"averaged/{name}": tensor for name, tensor in self.averaged.state_dict().items()}
+        for player, optimizer in self.optimizers.items():
+            for index, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer/{player}/{index}/{name}": tensor for name, tensor in state.items()}
+        # Losses since the last log step, so that the next logged mean is that of an unbroken run.
+        for player in self.game.players:
+            pending = [loss for _, moved, loss in self.losses if moved == player]
+            tensors[f"pending/{player}"] = torch.stack(pending) if pending else torch.empty(0)
+        save_tensors(path, tensors, {"step": self.step, "seconds": self._elapsed(), "identity": self.identity})
+
+    def resume(self) -> None:
+        if (path := self._path("checkpoint.safetensors")) is None:
+            return
+        if not path.exists():
+            if self.fabric.is_global_zero:
+                write_json(path.with_name("config.json"), self.identity)
+            return
+        tensors, about = load_tensors(path)
+        self._require_same_identity(path, about["identity"])
+        self.game.load_state_dict(_below("game/", tensors))
+        if self.averaged is not None:
+            self.averaged.load_state_dict(_below("averaged/", tensors))
+        for player, optimizer in self.optimizers.items():
+            states: dict[int, dict[str, Tensor]] = {}
+            for key, tensor in _below(f"optimizer/{player}/", tensors).items():
+                index, name = key.split("/")
+                states.setdefault(int(index), {})[name] = tensor
+            optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+        self.step, self.seconds = about["step"], about["seconds"]
+        for player, pending in _below("pending/", tensors).items():
+            self.losses += [(self.step, player, loss) for loss in pending.to(self.fabric.device)]
+        metrics = path.with_name("metrics.jsonl")
+        rows = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+        self.metrics = [row for row in rows if row["step"] <= self.step]
+
+    def _require_same_identity(self, path: Path, stored: dict) -> None:
+        if digest_of(stored) == digest_of(self.identity):
+            return
+        differing = sorted(
+            key for key in stored.keys() | self.identity.keys() if stored.get(key) != self.identity.get(key)
+        )
+        details = "; ".join(f"{key}: {stored.get(key)} there, {self.identity.get(key)} here" for key in differing)
+        raise WrongCheckpoint(f"{path} belongs to another run ({details}). Choose another folder or remove it.")
+
+    def finish(self) -> None:
+        if self.averaged is not None:
+            self.game.load_state_dict(self.averaged.module.state_dict())
+
+    def _write_metrics(self) -> None:
+        path = self._path("metrics.jsonl")
+        if path is not None and self.fabric.is_global_zero:
+            text = "".join(json.dumps(row) + "\n" for row in self.metrics)
+            write_atomically(path, lambda temporary: temporary.write_text(text))
+
+    def _path(self, name: str) -> Path | None:
+        return self.folder / name if self.folder is not None else None
+
+
+def batch_indices(n: int, batch_size: int, draw: int, seed: int) -> Tensor:
+    """Indices of the `draw`-th minibatch of n data: without replacement within an epoch, shuffled anew for each.
+
+    A batch as large as the data or larger holds every point equally often, the remainder drawn without replacement. A pure
+    function of its arguments, so that nothing about the data's order has to be stored in a checkpoint.
+    """
+    if batch_size >= n:
+        whole = torch.arange(n).repeat(batch_size // n)
+        return torch.cat([whole, _permutation(n, seed, draw)[: batch_size % n]])
+    epoch, position = divmod(draw, n // batch_size)
+    return _permutation(n, seed, epoch)[position * batch_size : (position + 1) * batch_size]
+
+
+_last_permutation: tuple[tuple[int, int, int], Tensor] | None = None
+
+
+def _permutation(n: int, seed: int, epoch: int) -> Tensor:
+    """A permutation of range(n) that depends on (seed, epoch); the last one is remembered, for an epoch has many batches."""
+    global _last_permutation
+    if _last_permutation is None or _last_permutation[0] != (n, seed, epoch):
+        generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, epoch, n)).generate_state(1)[0]))
+        _last_permutation = ((n, seed, epoch), torch.randperm(n, generator=generator))
+    return _last_permutation[1]
+
+
+def _identity(game: Game, data: Images, config: TrainingConfig) -> dict[str, Any]:
+    """What a checkpoint must agree on with the run that resumes from it."""
+    shapes = {name: list(tensor.shape) for name, tensor in game.state_dict().items()}
+    return {
+        "game": type(game).__name__,
+        "network": digest_of(shapes),
+        "data": {"name": data.name, "digest": data.digest},
+        "config": json.loads(json.dumps(dataclasses.asdict(config))),
+    }
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _can_fuse(device: torch.device) -> bool:
+    return device.type in ("cpu", "cuda")
