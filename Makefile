@@ -1,0 +1,40 @@
+# Two commands for everybody: `make read` and `make test`. Each first builds .venv from requirements.lock, once.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+# Goes to Jupyter as it is, such as READ_FLAGS="--no-browser --port 9000"
+READ_FLAGS ?=
+
+# All that Jupyter, IPython and Matplotlib write goes into .venv: the reader's own settings are neither used nor changed,
+# and a home folder that cannot be written does not matter.
+export JUPYTER_CONFIG_DIR := $(CURDIR)/$(VENV)/home/config
+export JUPYTER_DATA_DIR := $(CURDIR)/$(VENV)/home/data
+export JUPYTER_RUNTIME_DIR := $(CURDIR)/$(VENV)/home/runtime
+export IPYTHONDIR := $(CURDIR)/$(VENV)/home/ipython
+export MPLCONFIGDIR := $(CURDIR)/$(VENV)/home/matplotlib
+# The book's own Jupyter settings: where it opens, and which viewer a double click takes
+export JUPYTER_CONFIG_PATH := $(CURDIR)/tools/jupyter
+
+.DEFAULT_GOAL := help
+.PHONY: help read test chapters lint
+
+help:  ## list these commands
+	@sed -n 's/^\([a-z0-9]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+read: $(VENV)/installed  ## open the book in JupyterLab
+	$(RUN) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) $(READ_FLAGS)
+
+test: $(VENV)/installed  ## run the unit tests, and every chapter against its stored outputs
+	$(RUN) -m pytest --nbval -n 2 --dist=loadfile
+
+chapters: $(VENV)/installed  ## execute the chapters that changed and write their notebooks
+	$(RUN) -m tools.build_chapters
+
+lint: $(VENV)/installed  ## check style and types
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	@sh tools/install.sh $(PYTHON) $(VENV)
+	@touch $@

@@ -1,0 +1,183 @@
+"""Execute the chapters that changed and write their notebooks: `python -m tools.build_chapters [--force] [STEM ...]`.
+
+A chapter's .md is the only file that anybody edits. Its .ipynb is built here, in a fresh kernel, without anything that
+differs from run to run, and replaces the old one only when every cell has run without an error or a warning. Next to it go
+the seconds, the memory and the size that the README's table shows and the tests hold against the book's budget.
+"""
+
+import argparse
+import hashlib
+import os
+import sys
+import time
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+from jupyter_core.utils import run_sync
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from tools.book import ROOT, Chapter, chapters
+
+RECORDS = ROOT / "figures" / "chapters.toml"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- chapters: begin -->\n", "<!-- chapters: end -->\n"
+SECONDS_PER_CELL = 600
+# ru_maxrss counts KiB, on macOS bytes
+PEAK_GIB = (
+    "__import__('resource').getrusage(0).ru_maxrss / (2**30 if __import__('sys').platform == 'darwin' else 2**20)"
+)
+
+Record = dict[str, float]
+
+
+class BuildError(Exception):
+    """A chapter could not be built; the message says which cell and why."""
+
+
+def read_source(path: Path) -> nbformat.NotebookNode:
+    """The notebook that a MyST Markdown chapter describes, without outputs and with ids that depend on the text alone."""
+    notebook = jupytext.read(path, fmt="md:myst")
+    notebook.metadata = nbformat.from_dict(
+        {
+            "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+            "language_info": {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"},
+        }
+    )
+    for index, cell in enumerate(notebook.cells):
+        cell.id = digest(f"{index} {cell.source}".encode())[:8]
+    return notebook
+
+
+def execute(notebook: nbformat.NotebookNode, folder: Path) -> float:
+    """Run every cell of `notebook` in place, in a fresh kernel started in `folder`; return the kernel's peak memory in GiB."""
+    client = NotebookClient(
+        notebook,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+        timeout=SECONDS_PER_CELL,
+        record_timing=False,
+        coalesce_streams=True,
+        store_widget_state=False,
+    )
+    with client.setup_kernel():
+        for index, cell in enumerate(notebook.cells):
+            try:
+                client.execute_cell(cell, index)
+            except CellExecutionError as error:
+                raise BuildError(str(error)) from None
+            for output in cell.get("outputs", []):
+                if output.get("name") == "stderr":
+                    raise BuildError(f"this cell writes to stderr:\n{cell.source}\n------\n{output.text}")
+        assert client.kc is not None
+        ask: Any = run_sync(client.kc.execute)  # type: ignore[arg-type]
+        reply = ask("", silent=True, user_expressions={"peak": PEAK_GIB}, reply=True, timeout=30)
+    return float(reply["content"]["user_expressions"]["peak"]["data"]["text/plain"])
+
+
+def build(chapter: Chapter, provenance: dict[str, str]) -> Record:
+    """Execute one chapter, write its notebook at once or not at all, and return what it took."""
+    started = time.perf_counter()
+    notebook = read_source(chapter.source)
+    peak = execute(notebook, chapter.folder)
+    seconds = time.perf_counter() - started
+    notebook.metadata["avb"] = provenance
+    nbformat.validate(notebook)
+    half_written = chapter.notebook.with_suffix(".ipynb.part")
+    half_written.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+    half_written.replace(chapter.notebook)
+    return {"seconds": round(seconds, 1), "peak_gib": round(peak, 2), "megabytes": megabytes(chapter)}
+
+
+def megabytes(chapter: Chapter) -> float:
+    """Size of the built notebook."""
+    return round(chapter.notebook.stat().st_size / 1e6, 2)
+
+
+def provenance_of(chapter: Chapter) -> dict[str, str]:
+    """Digests of what a chapter's outputs come from: its text, and the library with the stored results of long runs."""
+    library = (ROOT / "avb_core").rglob("*.py")
+    results = (path for path in (ROOT / "figures").rglob("*") if path.is_file() and path != RECORDS)
+    results = (path for path in results if path.suffix not in {".py", ".pyc", ".svg"})
+    inputs = (str(path.relative_to(ROOT)).encode() + path.read_bytes() for path in sorted([*library, *results]))
+    return {"source": digest(chapter.source.read_bytes())[:16], "inputs": digest(b"".join(inputs))[:16]}
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def is_current(chapter: Chapter, provenance: dict[str, str]) -> bool:
+    """Whether the chapter's notebook was built from just these inputs."""
+    if not chapter.notebook.exists():
+        return False
+    return bool(nbformat.read(chapter.notebook, as_version=4).metadata.get("avb") == provenance)
+
+
+def read_records() -> dict[str, Record]:
+    """What each built chapter took, by its stem."""
+    return tomllib.loads(RECORDS.read_text(encoding="utf-8")) if RECORDS.exists() else {}
+
+
+def write_records(records: dict[str, Record]) -> None:
+    """Store the records and show them in the README's table."""
+    lines = [
+        "# What each chapter takes under the quick profile: `make chapters` writes this file and the README's table."
+    ]
+    for stem, record in sorted(records.items()):
+        lines += ["", f"[{stem}]", *(f"{key} = {value}" for key, value in record.items())]
+    RECORDS.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
+    README.write_text(before + BEGIN + table(records) + END + rest.split(END)[1], encoding="utf-8")
+
+
+def table(records: dict[str, Record]) -> str:
+    """The README's table of chapters."""
+    lines = ["| | chapter | seconds | memory | notebook |", "| --: | :-- | --: | --: | --: |"]
+    part = None
+    for chapter in chapters():
+        if chapter.part != part:
+            part = chapter.part
+            lines.append(f"| | **{part}** | | | |")
+        if chapter.written and chapter.stem in records:
+            record = records[chapter.stem]
+            title = f"[{chapter.title}](chapters/{chapter.notebook.name})"
+            cost = f"{record['seconds']:.0f} | {record['peak_gib']:.1f} GiB | {record['megabytes']:.1f} MB"
+        else:
+            title, cost = chapter.title, "to come | |"
+        lines.append(f"| {chapter.number} | {title} | {cost} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Execute the chapters that changed and write their notebooks.")
+    parser.add_argument("stems", nargs="*", metavar="STEM", help="only these chapters, such as 07_avb")
+    parser.add_argument("--force", action="store_true", help="also those that did not change")
+    arguments = parser.parse_args()
+    written = {chapter.stem: chapter for chapter in chapters(written_only=True)}
+    if unknown := set(arguments.stems) - set(written):
+        parser.error(f"book.toml lists no written chapter {', '.join(sorted(unknown))}; it lists {', '.join(written)}")
+
+    # A chapter shows still pictures in place of its sliders when AVB_BUILD is set.
+    os.environ.update(AVB_PROFILE="quick", AVB_BUILD="1")
+    records = {stem: record for stem, record in read_records().items() if stem in written}
+    for stem in arguments.stems or written:
+        chapter = written[stem]
+        provenance = provenance_of(chapter)
+        if not arguments.force and stem in records and is_current(chapter, provenance):
+            print(f"{stem}: unchanged")
+            continue
+        try:
+            records[stem] = build(chapter, provenance)
+        except BuildError as error:
+            sys.exit(f"{stem}: not built\n{error}")
+        write_records(records)
+        print(f"{stem}: " + ", ".join(f"{value} {key}" for key, value in records[stem].items()))
+    write_records(records)
+
+
+if __name__ == "__main__":
+    main()
