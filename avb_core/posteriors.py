@@ -1,7 +1,7 @@
 """Approximate posteriors q(z | x): all of them sample; some also know their log-density.
 
 `sample(x, shape)` returns codes of shape (*shape, *batch, d) for images x of shape (*batch, n), through which gradients flow
-to the parameters. A posterior that has `log_prob(z, x)` is explicit; one that has not is implicit.
+to the parameters. A posterior that can tell the log-density of its samples is explicit; one that cannot is implicit.
 """
 
 from abc import ABC, abstractmethod
@@ -29,11 +29,16 @@ class Posterior(nn.Module, ABC):
 
 
 class ExplicitPosterior(Posterior):
-    """A posterior whose log-density can be evaluated, as importance weighting needs."""
+    """A posterior that knows the log-density of the codes that it samples, as importance weighting needs."""
 
     @abstractmethod
-    def log_prob(self, z: Float[Tensor, "*shape_batch d"], x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*shape_batch"]:
-        """log q(z | x) in nats."""
+    def sample_with_log_prob(
+        self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()
+    ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
+        """Codes z ~ q(z | x), and log q(z | x) in nats at each of them."""
+
+    def sample(self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()) -> Float[Tensor, "*shape_batch d"]:
+        return self.sample_with_log_prob(x, shape)[0]
 
 
 class GaussianPosterior(ExplicitPosterior):
@@ -49,12 +54,12 @@ class GaussianPosterior(ExplicitPosterior):
         mean, raw_std = self.network(x).split(self.latent_dim, dim=-1)
         return mean, softplus(raw_std) + MINIMUM_STD
 
-    def sample(self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()) -> Float[Tensor, "*shape_batch d"]:
+    def sample_with_log_prob(
+        self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()
+    ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
         mean, std = self(x)
-        return reparameterize(mean, std, torch.randn(*shape, *mean.shape, dtype=mean.dtype, device=mean.device))
-
-    def log_prob(self, z: Float[Tensor, "*shape_batch d"], x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*shape_batch"]:
-        return log_prob_diagonal(z, *self(x))
+        z = reparameterize(mean, std, torch.randn(*shape, *mean.shape, dtype=mean.dtype, device=mean.device))
+        return z, log_prob_diagonal(z, mean, std)
 
 
 class ImplicitPosterior(Posterior):

@@ -107,7 +107,7 @@ def train(
     data = data.to(fabric.device)
     table = _Play(game, config, fabric, folder, _identity(game, data, config))
     table.resume()
-    bar = tqdm(total=config.steps, initial=table.step, disable=not (progress and fabric.is_global_zero), unit="step")
+    bar = tqdm(total=config.steps, initial=table.step, disable=None if progress and fabric.is_global_zero else True, unit="step")
     # The global generators are seeded at every step; the caller's are given back as they were.
     with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []), bar:
         while table.step < config.steps:

@@ -1,0 +1,61 @@
+"""The command line: every recipe of the book, at any profile, resumable."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from lightning_fabric import Fabric
+
+from avb_core import data, recipes
+from avb_core.runs import CorruptFile
+from avb_core.training import TrainingDiverged, WrongCheckpoint
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+
+
+@app.command()
+def train(
+    experiment: Annotated[str, typer.Argument(help=f"One of: {', '.join(recipes.EXPERIMENTS)}.")],
+    game: Annotated[str, typer.Option(help=f"One of: {', '.join(recipes.GAMES)}.")] = "avb",
+    profile: Annotated[str, typer.Option(help="quick or full; see book.toml.")] = "quick",
+    seed: Annotated[int, typer.Option(help="Seed of weights, data order and noise.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/EXPERIMENT-GAME-PROFILE-SEED].")] = None,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="Processes, one on each device.")] = 1,
+    precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
+) -> None:
+    """Train a recipe and measure it. Started again with the same folder, it resumes where it was stopped."""
+    try:
+        chosen = recipes.recipe(experiment, game, profile)
+        folder = out or Path("runs") / f"{experiment}-{game}-{profile}-{seed}"
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=devices,
+            strategy="ddp" if devices > 1 else "auto",
+            precision=precision,  # type: ignore[arg-type]
+        )
+        fabric.launch()
+        result = recipes.run(chosen, seed, folder, fabric=fabric)
+    except (ValueError, OSError, CorruptFile, WrongCheckpoint, TrainingDiverged) as error:
+        raise typer.Exit(_complain(error)) from error
+    if fabric.is_global_zero:
+        typer.echo(json.dumps(result["measured"], indent=2))
+        typer.echo(f"Kept in {folder}")
+
+
+@app.command()
+def fetch(dataset: Annotated[str, typer.Argument(help="mnist.")]) -> None:
+    """Download a data set into the user's cache, with checksums."""
+    if dataset != "mnist":
+        raise typer.Exit(_complain(ValueError(f"dataset: expected mnist, got {dataset!r}")))
+    try:
+        typer.echo(f"MNIST is in {data.fetch_mnist()}")
+    except (OSError, CorruptFile) as error:
+        raise typer.Exit(_complain(error)) from error
+
+
+def _complain(error: Exception) -> int:
+    """One line (or a few) on stderr in place of a traceback; the exit status."""
+    typer.echo(f"Error: {error}", err=True)
+    return 2

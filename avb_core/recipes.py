@@ -1,0 +1,229 @@
+"""Recipes: which data, game, networks and training make up a run of the book. The settings stand in `book.toml`."""
+
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from avb_core import data
+from avb_core.critics import InnerProductCritic
+from avb_core.decoders import BernoulliDecoder
+from avb_core.evaluation import (
+    Estimate,
+    MomentMatchedProposal,
+    iwlb_log_likelihood,
+    kl_nearest_neighbour,
+    kl_to_prior_histogram,
+    log_likelihood_quadrature,
+)
+from avb_core.games import AVB, VAE
+from avb_core.networks import MLP, ConcatenationMLP
+from avb_core.posteriors import ExplicitPosterior, GaussianPosterior, ImplicitPosterior
+from avb_core.runs import load_tensors, provenance, read_json, save_tensors, write_json
+from avb_core.training import TrainingConfig, train
+
+BOOK = Path(__file__).parents[1] / "book.toml"
+TRAINING_FIELDS = {field.name for field in fields(TrainingConfig)}
+
+
+def build_vae(pixels: int, latent_dim: int, widths: list[int]) -> VAE:
+    """A VAE of fully connected networks with a diagonal Gaussian posterior."""
+    return VAE(
+        GaussianPosterior(MLP(pixels, widths, 2 * latent_dim), latent_dim),
+        BernoulliDecoder(MLP(latent_dim, widths, pixels)),
+    )
+
+
+def build_avb(pixels: int, latent_dim: int, widths: list[int], noise_dim: int) -> AVB:
+    """AVB of fully connected networks: noise beside the image, inner-product critic (Mescheder et al., section 4)."""
+    return AVB(
+        ImplicitPosterior(ConcatenationMLP((pixels, noise_dim), widths, latent_dim), latent_dim, noise_dim),
+        BernoulliDecoder(MLP(latent_dim, widths, pixels)),
+        InnerProductCritic(MLP(pixels, widths, widths[-1]), MLP(latent_dim, widths, widths[-1])),
+    )
+
+
+GAMES: Mapping[str, Callable[..., VAE | AVB]] = {"vae": build_vae, "avb": build_avb}
+EXPERIMENTS: Mapping[str, Callable[[data.Split], data.Images]] = {
+    "four_points": lambda split: data.four_points(),
+    "mnist": data.mnist_or_digits,
+}
+
+
+def profile() -> str:
+    """The profile that chapters run under: `$AVB_PROFILE`, or quick. Raises ValueError for an unknown one."""
+    return require_profile(os.environ.get("AVB_PROFILE") or "quick")
+
+
+def require_profile(name: str) -> str:
+    """The name itself; raises ValueError if book.toml has no such profile."""
+    return _require("profile", name, _book()["profiles"])
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One experiment with one game under one profile: everything but the seed."""
+
+    experiment: str
+    game: str
+    profile: str
+    settings: Mapping[str, Any]
+
+    def images(self, split: data.Split) -> data.Images:
+        """The experiment's images."""
+        return EXPERIMENTS[self.experiment](split)
+
+    def config(self, seed: int = 0) -> TrainingConfig:
+        """How the game is trained."""
+        return TrainingConfig(**{key: self.settings[key] for key in self.settings.keys() & TRAINING_FIELDS}, seed=seed)
+
+    def build(self, seed: int = 0) -> VAE | AVB:
+        """The game with fresh weights; the global random state is left as it was."""
+        networks = {key: self.settings[key] for key in self.settings.keys() - TRAINING_FIELDS}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return GAMES[self.game](pixels=self.images("test").pixels.shape[1], **networks)
+
+
+def recipe(experiment: str, game: str, profile_name: str | None = None) -> Recipe:
+    """Look a recipe up in book.toml. Raises ValueError, with the known names, for an unknown experiment, game or profile."""
+    _require("experiment", experiment, EXPERIMENTS)
+    _require("game", game, GAMES)
+    name = profile() if profile_name is None else require_profile(profile_name)
+    settings = _book()["profiles"][name].get(experiment, {}).get(game)
+    if settings is None:
+        raise ValueError(f"book.toml has no settings for {experiment} with {game} under the profile {name}")
+    return Recipe(experiment, game, name, settings)
+
+
+def run(of: Recipe, seed: int, folder: Path, *, fabric: Fabric | None = None) -> dict[str, Any]:
+    """Train and measure a recipe in `folder`, resuming what is there, and return the content of its `result.json`.
+
+    The folder then also holds the weights of encoder and decoder (`model.safetensors`) beside configuration and raw metrics.
+    """
+    fabric = fabric or Fabric(accelerator="cpu", devices=1)
+    result_path = Path(folder) / "result.json"
+    game, images, config = of.build(seed), of.images("train"), of.config(seed)
+    watch = _watch_four_points(images) if of.experiment == "four_points" else None
+    metrics = train(game, images, config, folder=folder, fabric=fabric, monitor=watch, progress=True)
+    if result_path.exists():
+        return read_json(result_path)
+    with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        measured = measure_four_points(game) if of.experiment == "four_points" else measure_images(game, of.images("test"))
+    result = {
+        "experiment": of.experiment,
+        "game": of.game,
+        "profile": of.profile,
+        "seed": seed,
+        "data": {"name": images.name, "digest": images.digest},
+        "seconds": metrics[-1]["seconds"],
+        "settings": dict(of.settings),
+        "measured": measured,
+        "provenance": provenance(fabric.device),
+    }
+    if fabric.is_global_zero:
+        weights = {f"posterior/{name}": tensor for name, tensor in game.posterior.state_dict().items()}
+        weights |= {f"decoder/{name}": tensor for name, tensor in game.decoder.state_dict().items()}
+        save_tensors(Path(folder) / "model.safetensors", weights, {"experiment": of.experiment, "game": of.game})
+        write_json(result_path, result)
+    return result
+
+
+def load_model(of: Recipe, folder: Path) -> VAE | AVB:
+    """The game of a finished run with its trained encoder and decoder (a critic, if any, stays untrained).
+
+    Raises FileNotFoundError or CorruptFile where the weights are missing or altered.
+    """
+    tensors, _ = load_tensors(Path(folder) / "model.safetensors")
+    game = of.build()
+    for part in ("posterior", "decoder"):
+        weights = {name.removeprefix(f"{part}/"): value for name, value in tensors.items() if name.startswith(f"{part}/")}
+        getattr(game, part).load_state_dict(weights)
+    return game
+
+
+@torch.no_grad()
+def measure_four_points(game: VAE | AVB, blocks: int = 20, block_size: int = 20_000) -> dict[str, Any]:
+    """The quantities of Mescheder et al., table 1, each from `blocks` independent blocks of samples where it is estimated.
+
+    `log_likelihood` is exact by quadrature. `elbo` takes each KL(q(z|x) ‖ p(z)) from nearest neighbours, since an implicit
+    posterior has no density; `elbo_of_critic` is what the critic believes, which bounds nothing.
+    """
+    device = next(game.parameters()).device
+    x = data.four_points().to(device).batch(torch.arange(4))
+    log_px, quadrature_error = log_likelihood_quadrature(game.decoder, x, points=1001)
+    blocked: dict[str, list[float]] = {"reconstruction": [], "kl_knn": [], "elbo": [], "elbo_of_critic": []}
+    codes = []
+    for _ in range(blocks):
+        z = game.posterior.sample(x, (block_size // 4,))
+        log_px_given_z = game.decoder.log_prob(x, z).mean()
+        per_image = [kl_nearest_neighbour(z[:, i], torch.randn_like(z[:, i])) for i in range(4)]
+        aggregate = z.flatten(0, 1)
+        codes.append(aggregate)
+        blocked["reconstruction"].append(float(-log_px_given_z) / x.shape[1])
+        blocked["kl_knn"].append(kl_nearest_neighbour(aggregate, torch.randn_like(aggregate)))
+        blocked["elbo"].append(float(log_px_given_z) - sum(per_image) / 4)
+        if isinstance(game, AVB):
+            log_ratio = game.objective.log_ratio(game.critic(x.expand(*z.shape[:-1], 4), z))
+            blocked["elbo_of_critic"].append(float(log_px_given_z - log_ratio.mean()))
+    estimates = {name: Estimate.of_mean(torch.tensor(values)) for name, values in blocked.items() if values}
+    estimates["kl_histogram"] = kl_to_prior_histogram(torch.cat(codes))
+    return {
+        "log_likelihood": {"value": float(log_px.mean()), "quadrature_error": quadrature_error},
+        **{name: {"value": estimate.value, "stderr": estimate.stderr} for name, estimate in estimates.items()},
+    }
+
+
+@torch.no_grad()
+def measure_images(game: VAE | AVB, test: data.Images, k: int = 500, images: int = 1000) -> dict[str, Any]:
+    """A lower bound on the test log-likelihood by importance weighting, and the reconstruction, with standard errors.
+
+    An implicit posterior lends its moments to a Gaussian proposal, so every method is measured by a true bound.
+    """
+    device = next(game.parameters()).device
+    test = test.binarized().to(device)
+    x = test.batch(torch.arange(min(images, len(test))))
+    proposal = game.posterior if isinstance(game.posterior, ExplicitPosterior) else MomentMatchedProposal(game.posterior)
+    estimates = {
+        "iwlb": Estimate.of_mean(iwlb_log_likelihood(game.decoder, proposal, x, k)),
+        "reconstruction": Estimate.of_mean(-game.decoder.log_prob(x, game.posterior.sample(x))),
+    }
+    if isinstance(game, AVB):
+        z = game.posterior.sample(x)
+        believed = game.decoder.log_prob(x, z) - game.objective.log_ratio(game.critic(x, z))
+        estimates["elbo_of_critic"] = Estimate.of_mean(believed)
+    return {
+        "importance_samples": k,
+        "images": len(x),
+        **{name: {"value": estimate.value, "stderr": estimate.stderr} for name, estimate in estimates.items()},
+    }
+
+
+def _watch_four_points(images: data.Images) -> Callable[[VAE | AVB], dict[str, float]]:
+    """The exact log-likelihood while training, on a grid coarse enough not to slow it."""
+
+    def watch(game: VAE | AVB) -> dict[str, float]:
+        device = next(game.parameters()).device
+        x: Tensor = images.to(device).batch(torch.arange(4))
+        return {"log_likelihood": float(log_likelihood_quadrature(game.decoder, x, points=201)[0].mean())}
+
+    return watch
+
+
+def _book() -> dict[str, Any]:
+    if not BOOK.is_file():
+        raise FileNotFoundError(f"{BOOK}: the recipes stand in the book's checkout; install with `pip install -e .` there")
+    return tomllib.loads(BOOK.read_text(encoding="utf-8"))
+
+
+def _require(kind: str, name: str, known: Mapping[str, Any]) -> str:
+    if name not in known:
+        raise ValueError(f"{kind}: expected one of {', '.join(sorted(known))}, got {name!r}")
+    return name
