@@ -1,0 +1,105 @@
+"""The three lists of packages agree, and the files that tell who may do what with the book are there."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from tools.book import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
+REQUIRED = {canonicalize_name(r.name): r.specifier for r in map(Requirement, PROJECT["dependencies"] + EXTRAS)}
+LOCKED = [
+    Requirement(line)
+    for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
+    if not line.startswith("#")
+]
+# Where conda-forge has another name for a package
+CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
+CONDA_SPEC = re.compile(
+    r"(?P<name>[a-z0-9]+(?:[-_.][a-z0-9]+)*)(?: (?P<version>(?:>=|<)\d+(?:\.\d+)*(?:,<\d+(?:\.\d+)*)?))?"
+)
+NOTEBOOK_PACKAGES = ["IPython", "ipywidgets", "ipykernel", "jupyterlab", "jupytext", "nbclient", "nbformat", "pytest"]
+
+
+def test_lock_pins_every_requirement():
+    pins = {}
+    for requirement in LOCKED:
+        (pin,) = requirement.specifier
+        assert pin.operator == "==" and "+" not in pin.version and "*" not in pin.version, requirement
+        pins[canonicalize_name(requirement.name)] = pin.version
+    assert len(pins) == len(LOCKED), "a package is pinned twice"
+    assert pins["torch"] == "2.13.0"
+    assert not [name for name in pins if re.match(r"nvidia-|cuda-|triton", name)], "CUDA is pip's choice on each system"
+    assert not [f"{name} {specifier}" for name, specifier in REQUIRED.items() if pins.get(name) not in specifier]
+
+
+def test_conda_environment_has_the_same_packages():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    assert environment["channels"] == ["conda-forge", "nodefaults"]
+    *specs, with_pip = environment["dependencies"]
+    found = {}
+    for spec in specs:
+        match = CONDA_SPEC.fullmatch(spec)
+        assert match, f"not a plain conda spec: {spec!r}"
+        name = canonicalize_name(CONDA_NAMES.get(match["name"], match["name"]))
+        assert name not in found, f"{name} is listed twice"
+        found[name] = SpecifierSet(match["version"] or "")
+    assert found.pop("python") == SpecifierSet(PROJECT["requires-python"])
+    assert found.pop("pip") == SpecifierSet()
+    *from_pip, itself = with_pip["pip"]
+    assert itself == "--editable ."
+    found |= {canonicalize_name(r.name): r.specifier for r in map(Requirement, from_pip)}
+    assert found == REQUIRED
+
+
+@pytest.mark.parametrize(
+    "spec", ["numpy>=2.0", "numpy >= 2", "numpy 2.0.*", "numpy >=2.0 ", "Numpy >=2", "numpy >=2.0,"]
+)
+def test_sloppy_conda_specs_are_refused(spec):
+    assert not CONDA_SPEC.fullmatch(spec)
+
+
+def test_training_needs_no_notebook_package():
+    """`python -m avb_core` runs where only the core dependencies are installed."""
+    code = f"import sys; sys.modules.update(dict.fromkeys({NOTEBOOK_PACKAGES!r}))\nimport avb_core.cli"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def run_install(python: str, venv: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = ["sh", str(ROOT / "tools" / "install.sh"), python, str(venv)]
+    return subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize("version", ["3.10", "3.14", "2.7"])
+def test_a_python_that_does_not_fit_is_named(tmp_path, version):
+    pretender = tmp_path / "python"
+    pretender.write_text(f"#!/bin/sh\necho {version}\n")
+    pretender.chmod(0o755)
+    result = run_install(str(pretender), tmp_path / "venv")
+    assert result.returncode == 1
+    assert f"needs Python 3.11 to 3.13, and '{pretender}' is {version}" in result.stderr
+    assert not (tmp_path / "venv").exists()
+
+
+def test_a_missing_python_is_named(tmp_path):
+    result = run_install("python-nowhere", tmp_path / "venv")
+    assert result.returncode == 1 and "there is no 'python-nowhere' here" in result.stderr
+
+
+def test_no_network_is_said(tmp_path):
+    """pip, pointed at an address on this machine where nobody answers, fails; the message says what to do."""
+    unreachable = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull}
+    result = run_install(sys.executable, tmp_path / "venv", **unreachable)
+    assert result.returncode == 1 and "Is there a network? Then run make again." in result.stderr
