@@ -62,6 +62,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> float:
         record_timing=False,
         coalesce_streams=True,
         store_widget_state=False,
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],  # it warns of unencrypted TCP, within one machine
     )
     with client.setup_kernel():
         for index, cell in enumerate(notebook.cells):
@@ -72,10 +73,14 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> float:
             for output in cell.get("outputs", []):
                 if output.get("name") == "stderr":
                     raise BuildError(f"this cell writes to stderr:\n{cell.source}\n------\n{output.text}")
-        assert client.kc is not None
-        ask: Any = run_sync(client.kc.execute)  # type: ignore[arg-type]
-        reply = ask("", silent=True, user_expressions={"peak": PEAK_GIB}, reply=True, timeout=30)
-    return float(reply["content"]["user_expressions"]["peak"]["data"]["text/plain"])
+        peak = run_sync(evaluate)(client.kc, PEAK_GIB)
+    return float(peak)
+
+
+async def evaluate(kernel: Any, expression: str) -> str:
+    """The value of an expression in a running kernel, without a trace in the notebook."""
+    reply = await kernel.execute("", silent=True, user_expressions={"value": expression}, reply=True, timeout=30)
+    return str(reply["content"]["user_expressions"]["value"]["data"]["text/plain"])
 
 
 def build(chapter: Chapter, provenance: dict[str, str]) -> Record:
