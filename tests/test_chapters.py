@@ -56,6 +56,13 @@ def test_nothing_is_kept_from_comparison(notebook):
         assert not (hidden and "check(" in cell.source), f"{hidden} on a cell that checks:\n{cell.source}"
 
 
+def test_folded_code_is_folded_everywhere(notebook):
+    """The static site folds by the tag, JupyterLab by metadata of its own."""
+    for cell in notebook.cells:
+        hidden = cell.metadata.get("jupyter", {}).get("source_hidden", False)
+        assert hidden == ("hide-input" in cell.metadata.get("tags", [])), cell.source
+
+
 def test_nothing_of_the_machine_is_stored(notebook):
     text = nbformat.writes(notebook)
     assert not [trace for trace in ("/home/", "/root/", "/tmp/", "/Users/", "site-packages") if trace in text]
