@@ -23,7 +23,7 @@ from avb_core.evaluation import (
     log_likelihood_quadrature,
 )
 from avb_core.games import AVB, VAE
-from avb_core.networks import MLP, ConcatenationMLP
+from avb_core.networks import MLP, ConcatenationMLP, InjectionMLP
 from avb_core.posteriors import ExplicitPosterior, GaussianPosterior, ImplicitPosterior
 from avb_core.runs import load_tensors, provenance, read_json, save_tensors, write_json
 from avb_core.training import TrainingConfig, train
@@ -40,10 +40,14 @@ def build_vae(pixels: int, latent_dim: int, widths: list[int]) -> VAE:
     )
 
 
-def build_avb(pixels: int, latent_dim: int, widths: list[int], noise_dim: int) -> AVB:
-    """AVB of fully connected networks: noise beside the image, inner-product critic (Mescheder et al., section 4)."""
+def build_avb(pixels: int, latent_dim: int, widths: list[int], noise_dim: int, inject: bool = False) -> AVB:
+    """AVB of fully connected networks with an inner-product critic (Mescheder et al., section 4).
+
+    Noise enters beside the image, as there for the four points, or with `inject` into every hidden layer, as there for MNIST.
+    """
+    encoder = (InjectionMLP if inject else ConcatenationMLP)((pixels, noise_dim), widths, latent_dim)
     return AVB(
-        ImplicitPosterior(ConcatenationMLP((pixels, noise_dim), widths, latent_dim), latent_dim, noise_dim),
+        ImplicitPosterior(encoder, latent_dim, noise_dim),
         BernoulliDecoder(MLP(latent_dim, widths, pixels)),
         InnerProductCritic(MLP(pixels, widths, widths[-1]), MLP(latent_dim, widths, widths[-1])),
     )
@@ -110,7 +114,7 @@ def run(of: Recipe, seed: int, folder: Path, *, fabric: Fabric | None = None) ->
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
     result_path = Path(folder) / "result.json"
     game, images, config = of.build(seed), of.images("train"), of.config(seed)
-    watch = _watch_four_points(images) if of.experiment == "four_points" else None
+    watch = _watch_four_points(images) if of.experiment == "four_points" else _watch_images(of.images("test"))
     metrics = train(game, images, config, folder=folder, fabric=fabric, monitor=watch, progress=True)
     if result_path.exists():
         return read_json(result_path)
@@ -190,9 +194,8 @@ def measure_images(game: VAE | AVB, test: data.Images, k: int = 500, images: int
     device = next(game.parameters()).device
     test = test.binarized().to(device)
     x = test.batch(torch.arange(min(images, len(test))))
-    proposal = game.posterior if isinstance(game.posterior, ExplicitPosterior) else MomentMatchedProposal(game.posterior)
     estimates = {
-        "iwlb": Estimate.of_mean(iwlb_log_likelihood(game.decoder, proposal, x, k)),
+        "iwlb": Estimate.of_mean(iwlb_log_likelihood(game.decoder, _proposal(game), x, k)),
         "reconstruction": Estimate.of_mean(-game.decoder.log_prob(x, game.posterior.sample(x))),
     }
     if isinstance(game, AVB):
@@ -215,6 +218,23 @@ def _watch_four_points(images: data.Images) -> Callable[[VAE | AVB], dict[str, f
         return {"log_likelihood": float(log_likelihood_quadrature(game.decoder, x, points=201)[0].mean())}
 
     return watch
+
+
+def _watch_images(test: data.Images, k: int = 50, images: int = 200) -> Callable[[VAE | AVB], dict[str, float]]:
+    """A true bound on the test log-likelihood while training, from few images and samples so as not to slow it."""
+
+    def watch(game: VAE | AVB) -> dict[str, float]:
+        device = next(game.parameters()).device
+        fixed = test.first(images).binarized().to(device)
+        x: Tensor = fixed.batch(torch.arange(len(fixed)))
+        return {"test_iwlb": float(iwlb_log_likelihood(game.decoder, _proposal(game), x, k).mean())}
+
+    return watch
+
+
+def _proposal(game: VAE | AVB) -> ExplicitPosterior:
+    """The game's own posterior where it has a density; a Gaussian with its moments where it has none."""
+    return game.posterior if isinstance(game.posterior, ExplicitPosterior) else MomentMatchedProposal(game.posterior)
 
 
 def _book() -> dict[str, Any]:
