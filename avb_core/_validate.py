@@ -8,6 +8,10 @@ import torch
 from torch import Tensor
 
 
+class NotANumber(ValueError):
+    """An argument holds NaN: in a training run, the sign that it has diverged."""
+
+
 def require_floating(name: str, tensor: Tensor, min_ndim: int = 1) -> None:
     """Raise ValueError unless `tensor` is a real floating-point tensor with at least `min_ndim` axes."""
     if not isinstance(tensor, Tensor):
@@ -19,16 +23,18 @@ def require_floating(name: str, tensor: Tensor, min_ndim: int = 1) -> None:
 
 
 def require_no_nan(name: str, tensor: Tensor) -> None:
-    """Raise ValueError if `tensor` (on the CPU) holds a NaN."""
+    """Raise NotANumber, a ValueError, if `tensor` (on the CPU) holds a NaN."""
     if tensor.device.type == "cpu" and tensor.isnan().any():
-        raise ValueError(f"{name}: expected numbers, got {int(tensor.isnan().sum())} NaN in shape {tuple(tensor.shape)}")
+        raise NotANumber(
+            f"{name}: expected numbers, got {int(tensor.isnan().sum())} NaN in shape {tuple(tensor.shape)}"
+        )
 
 
 def require_positive(name: str, tensor: Tensor) -> None:
-    """Raise ValueError unless every entry of `tensor` (on the CPU) is greater than zero; a NaN is not."""
+    """Raise ValueError unless every entry of `tensor` (on the CPU) is greater than zero; NotANumber for NaN."""
     if tensor.device.type == "cpu" and not (tensor > 0).all():
-        worst = tensor.detach().nan_to_num(nan=-torch.inf).min().item()
-        raise ValueError(f"{name}: expected positive entries, got {'NaN' if tensor.isnan().any() else worst}")
+        require_no_nan(name, tensor)
+        raise ValueError(f"{name}: expected positive entries, got {tensor.min().item()}")
 
 
 def require_broadcastable(**tensors: Tensor) -> torch.Size:

@@ -30,15 +30,13 @@ class CriticObjective:
 
         Raises ValueError for an empty sample or NaN.
         """
-        for name, output in (("on_q", on_q), ("on_p", on_p)):
-            require_floating(name, output, min_ndim=0)
-            if output.numel() == 0:
-                raise ValueError(f"{name}: expected at least one critic output, got shape {tuple(output.shape)}")
-            require_no_nan(name, output)
+        _require_outputs("on_q", on_q)
+        _require_outputs("on_p", on_p)
         return self.loss_on_q(on_q).mean() + self.loss_on_p(on_p).mean()
 
     def log_ratio(self, critic_output: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """log q − log p, exact where the critic is optimal."""
+        require_floating("critic_output", critic_output, min_ndim=0)
         return self.ratio_from_critic(critic_output)
 
     def __repr__(self) -> str:
@@ -74,15 +72,21 @@ reverse_kl = CriticObjective(
 
 # D* = 1 + log q − log p, for pairs (x, z) from the inference joint q and from the model p: `kl` again, in the role in which
 # Fickinger uses it. 'Forward' there because q holds the data and p the decoder.
-forward_kl = CriticObjective(
-    "forward_kl", "Fickinger, eq. 14", kl.loss_on_q, kl.loss_on_p, kl.ratio_from_critic
-)
+forward_kl = CriticObjective("forward_kl", "Fickinger, eq. 14", kl.loss_on_q, kl.loss_on_p, kl.ratio_from_critic)
 
 
 def kl_from_critic(objective: CriticObjective, on_q: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
     """KL(q ‖ p) = E_q[log q − log p] read off a critic's outputs on samples of q.
 
-    An estimate and not a bound: a critic short of its optimum errs in either direction.
+    An estimate and not a bound: a critic short of its optimum errs in either direction. Raises ValueError for an empty sample
+    or NaN.
     """
-    require_floating("on_q", on_q, min_ndim=0)
+    _require_outputs("on_q", on_q)
     return objective.log_ratio(on_q).mean()
+
+
+def _require_outputs(name: str, output: Tensor) -> None:
+    require_floating(name, output, min_ndim=0)
+    if output.numel() == 0:
+        raise ValueError(f"{name}: expected at least one critic output, got shape {tuple(output.shape)}")
+    require_no_nan(name, output)

@@ -39,7 +39,9 @@ def reparameterize(
 
 
 def reparameterize_full(
-    mean: Float[Tensor, "*#batch d"], scale_tril: Float[Tensor, "*#batch d d"], noise: Float[Tensor, "*batch d"] | None = None
+    mean: Float[Tensor, "*#batch d"],
+    scale_tril: Float[Tensor, "*#batch d d"],
+    noise: Float[Tensor, "*batch d"] | None = None,
 ) -> Float[Tensor, "*batch d"]:
     """Sample z = mean + L · noise, which has law N(mean, L Lᵀ) when noise is standard normal (Scicluna 1a).
 
@@ -52,8 +54,8 @@ def reparameterize_full(
 
 
 def log_prob_standard_normal(z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
-    """log N(z; 0, I) = −½ Σ z² − (d/2) log 2π."""
-    require_floating("z", z)
+    """log N(z; 0, I) = −½ Σ z² − (d/2) log 2π. Raises ValueError for NaN."""
+    _require_point("z", z)
     return (-0.5 * z.square() - HALF_LOG_2PI).sum(-1)
 
 
@@ -63,9 +65,9 @@ def log_prob_diagonal(
     """log N(z; mean, diag(std²)) = Σ [−½ ((z − mean)/std)² − log std] − (d/2) log 2π.
 
     The normalizer is the product of d factors (2π)^½ std (Fickinger's eq. 11 prints a single std).
-    Raises ValueError for shapes that do not broadcast, a std that is not positive, or NaN in mean or std.
+    Raises ValueError for shapes that do not broadcast, a std that is not positive, or NaN.
     """
-    require_floating("z", z)
+    _require_point("z", z)
     _require_diagonal("mean", mean, "std", std)
     require_broadcastable(z=z, mean=mean, std=std)
     return (-0.5 * ((z - mean) / std).square() - std.log() - HALF_LOG_2PI).sum(-1)
@@ -78,7 +80,7 @@ def log_prob_full(
 
     Raises ValueError for shapes that do not fit, a scale_tril that is not lower-triangular with a positive diagonal, or NaN.
     """
-    require_floating("z", z)
+    _require_point("z", z)
     _require_full("mean", mean, "scale_tril", scale_tril)
     require_broadcastable(z=z, mean=mean, scale_tril=scale_tril[..., 0])
     whitened = _solve_tril(scale_tril, (z - mean)[..., None])[..., 0]
@@ -156,24 +158,26 @@ def _standard_normal_like(mean: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _checked_noise(noise: Tensor, shape: torch.Size) -> Tensor:
-    require_floating("noise", noise)
+    _require_point("noise", noise)
     if noise.shape[noise.ndim - len(shape) :] != shape or noise.ndim < len(shape):
         raise ValueError(f"noise: expected shape (*samples, {', '.join(map(str, shape))}), got {tuple(noise.shape)}")
-    require_no_nan("noise", noise)
     return noise
 
 
+def _require_point(name: str, point: Tensor) -> None:
+    require_floating(name, point)
+    require_no_nan(name, point)
+
+
 def _require_diagonal(mean_name: str, mean: Tensor, std_name: str, std: Tensor) -> None:
-    require_floating(mean_name, mean)
+    _require_point(mean_name, mean)
     require_floating(std_name, std)
-    require_no_nan(mean_name, mean)
     require_positive(std_name, std)
 
 
 def _require_full(mean_name: str, mean: Tensor, tril_name: str, tril: Tensor) -> None:
-    require_floating(mean_name, mean)
+    _require_point(mean_name, mean)
     require_scale_tril(tril_name, tril)
-    require_no_nan(mean_name, mean)
     if tril.shape[-1] != mean.shape[-1]:
         raise ValueError(
             f"{mean_name}, {tril_name}: expected (..., d) and (..., d, d), got {tuple(mean.shape)} and {tuple(tril.shape)}"
