@@ -19,6 +19,9 @@ class Critic(nn.Module, ABC):
         super().__init__()
         self.subtract_log_prior = subtract_log_prior
 
+    def extra_repr(self) -> str:
+        return f"subtract_log_prior={self.subtract_log_prior}"
+
     @abstractmethod
     def score(self, x: Float[Tensor, "*batch n"], z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
         """The network's own output."""

@@ -6,7 +6,9 @@ looked for in `$AVB_DATA`, then in the user's cache; `fetch_mnist` downloads the
 
 import gzip
 import hashlib
+import math
 import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,7 +31,10 @@ MNIST_FILES = {
     "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
-MNIST_MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
+MNIST_MIRRORS = (
+    "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "https://storage.googleapis.com/cvdf-datasets/mnist/",
+)
 IDX_UINT8 = 0x08
 
 
@@ -155,7 +160,8 @@ def fetch_mnist() -> Path:
         else:
             raise DataMissing(
                 f"MNIST could not be downloaded into {_cache_folder() / 'mnist'}. Put its four files into $AVB_DATA/mnist "
-                "yourself, or go on without: the chapters then use scikit-learn's digits. Tried:\n" + "\n".join(failures)
+                "yourself, or go on without: the chapters then use scikit-learn's digits. Tried:\n"
+                + "\n".join(failures)
             )
     return _cache_folder() / "mnist"
 
@@ -168,7 +174,7 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
     try:
         with gzip.open(path, "rb") as file:
             content = file.read()
-    except (EOFError, gzip.BadGzipFile, OSError) as error:
+    except (EOFError, OSError, zlib.error) as error:
         if isinstance(error, FileNotFoundError | PermissionError):
             raise
         raise CorruptFile(f"{path}: not a whole gzip file ({error})") from error
@@ -177,7 +183,7 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
     if content[:4] != magic or len(content) < header:
         raise CorruptFile(f"{path}: expected the idx magic number {magic.hex()}, got {content[:4].hex() or 'nothing'}")
     shape = tuple(int.from_bytes(content[4 + 4 * axis : 8 + 4 * axis], "big") for axis in range(axes))
-    if len(content) - header != np.prod(shape):
+    if len(content) - header != math.prod(shape):
         raise CorruptFile(f"{path}: the header promises shape {shape}, but {len(content) - header} bytes follow")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 

@@ -62,6 +62,9 @@ class GaussianDecoder(Decoder):
         self.network = network
         self.log_std = nn.Parameter(torch.tensor(std).log(), requires_grad=learn_std)
 
+    def extra_repr(self) -> str:
+        return "std learned" if self.log_std.requires_grad else f"std={self.log_std.exp().item():g}"
+
     def log_prob(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*#batch d"]) -> Float[Tensor, "*batch"]:
         mean = self.mean(z)
         return log_prob_diagonal(x, mean, self.log_std.exp().expand(mean.shape[-1]))

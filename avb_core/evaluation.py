@@ -50,16 +50,15 @@ def log_likelihood_quadrature(
     Raises ValueError for another dimension or an even number of points.
     """
     if latent_dim not in (1, 2):
-        raise ValueError(f"latent_dim: quadrature is for 1 or 2 latent variables, got {latent_dim}; use iwlb_log_likelihood")
+        raise ValueError(
+            f"latent_dim: quadrature is for 1 or 2 latent variables, got {latent_dim}; use iwlb_log_likelihood"
+        )
     if points < 3 or points % 4 != 1:
         raise ValueError(f"points: expected 5, 9, 13, …, so that every other point is a grid too, got {points}")
     axis = torch.linspace(-radius, radius, points, dtype=x.dtype, device=x.device)
     grid = torch.cartesian_prod(*[axis] * latent_dim).reshape(-1, latent_dim)
     log_joint = torch.cat(
-        [
-            decoder.log_prob(x[:, None], z) + log_prob_standard_normal(z)
-            for z in grid.split(max(1, CHUNK // len(x)))
-        ],
+        [decoder.log_prob(x[:, None], z) + log_prob_standard_normal(z) for z in grid.split(max(1, CHUNK // len(x)))],
         dim=1,
     ).double()
     log_joint = log_joint.reshape(len(x), *[points] * latent_dim)
@@ -78,10 +77,12 @@ def iwlb_log_likelihood(
     """One draw of the importance weighted lower bound L_k on log p(x) for each image, for any explicit proposal.
 
     At most `chunk` codes are held at a time: importance samples are folded into a running log-sum-exp, so that memory does
-    not grow with k. Raises ValueError for k < 1.
+    not grow with k. Raises ValueError for k < 1 or chunk < 1.
     """
     if k < 1:
         raise ValueError(f"k: expected at least 1 importance sample, got {k}")
+    if chunk < 1:
+        raise ValueError(f"chunk: expected at least 1 code, got {chunk}")
     per_pass = max(1, chunk // k)
     return torch.cat([_iwlb_of_few(decoder, proposal, few, k, chunk) for few in x.split(per_pass)])
 
@@ -107,7 +108,9 @@ class MomentMatchedProposal(ExplicitPosterior):
     def __init__(self, posterior: Posterior, samples: int = 256, widen: float = 1.2) -> None:
         super().__init__()
         if samples <= posterior.latent_dim:
-            raise ValueError(f"samples: expected more than latent_dim = {posterior.latent_dim} for a covariance, got {samples}")
+            raise ValueError(
+                f"samples: expected more than latent_dim = {posterior.latent_dim} for a covariance, got {samples}"
+            )
         self.posterior = posterior
         self.latent_dim = posterior.latent_dim
         self.samples = samples
@@ -116,15 +119,22 @@ class MomentMatchedProposal(ExplicitPosterior):
     def sample_with_log_prob(
         self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()
     ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
+        few_at_a_time = x.reshape(-1, x.shape[-1]).split(max(1, CHUNK // self.samples))
+        means, scale_trils = zip(*map(self._moments, few_at_a_time), strict=True)
+        mean = torch.cat(means).reshape(*x.shape[:-1], self.latent_dim)
+        scale_tril = torch.cat(scale_trils).reshape(*mean.shape, self.latent_dim)
+        z = reparameterize_full(mean, scale_tril, torch.randn(*shape, *mean.shape, dtype=mean.dtype, device=x.device))
+        return z, log_prob_full(z, mean, scale_tril)
+
+    def _moments(self, x: Float[Tensor, "batch n"]) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch d d"]]:
+        """Mean and widened scale of the posterior's samples for each image."""
         fitted = self.posterior.sample(x, (self.samples,))
         mean = fitted.mean(0)
         centred = (fitted - mean).double()
-        covariance = torch.einsum("k...i,k...j->...ij", centred, centred) / (self.samples - 1)
+        covariance = torch.einsum("kbi,kbj->bij", centred, centred) / (self.samples - 1)
         # A floor far below any posterior width keeps the factor defined where the encoder is all but deterministic.
         floor = 1e-6 * torch.eye(self.latent_dim, dtype=covariance.dtype, device=x.device)
-        scale_tril = (self.widen * torch.linalg.cholesky(covariance + floor)).to(mean.dtype)
-        z = reparameterize_full(mean, scale_tril, torch.randn(*shape, *mean.shape, dtype=mean.dtype, device=x.device))
-        return z, log_prob_full(z, mean, scale_tril)
+        return mean, (self.widen * torch.linalg.cholesky(covariance + floor)).to(mean.dtype)
 
 
 def kl_nearest_neighbour(q_samples: Float[Tensor, "n d"], p_samples: Float[Tensor, "m d"], k: int = 5) -> float:
@@ -165,5 +175,7 @@ def kl_to_prior_histogram(z: Float[Tensor, "n 2"], bins: int = 40) -> Estimate:
     log_ratio = np.log(frequency * bins**2)
     value = float(frequency @ log_ratio) - (bins**2 - 1) / (2 * len(values))
     # At q = p the log frequencies do not vary to first order; the count's own fluctuation √(cells/2)/n is what remains.
-    variance = float(frequency @ log_ratio**2 - (frequency @ log_ratio) ** 2) / len(values) + bins**2 / 2 / len(values) ** 2
+    variance = (
+        float(frequency @ log_ratio**2 - (frequency @ log_ratio) ** 2) / len(values) + bins**2 / 2 / len(values) ** 2
+    )
     return Estimate(value, math.sqrt(variance))

@@ -63,6 +63,14 @@ def read_json(path: Path) -> Any:
         raise CorruptFile(f"{path}: not a whole JSON file ({error})") from error
 
 
+def read_json_lines(path: Path) -> list[Any]:
+    """Read one JSON value from each line; raises CorruptFile, with the path, where one does not parse."""
+    try:
+        return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CorruptFile(f"{path}: not whole lines of JSON ({error})") from error
+
+
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write tensors and a JSON-able description as one safetensors file, with a digest of both, atomically."""
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,9 +21,10 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
+from avb_core._validate import NotANumber
 from avb_core.data import Images
 from avb_core.games import Game
-from avb_core.runs import digest_of, load_tensors, save_tensors, write_atomically, write_json
+from avb_core.runs import digest_of, load_tensors, read_json_lines, save_tensors, write_atomically, write_json
 
 Monitor = Callable[[Game], Mapping[str, float]]
 
@@ -65,6 +66,10 @@ class TrainingConfig:
             for player, value in values.items():
                 if not value > 0:
                     raise ValueError(f"{name}[{player!r}]: expected a positive number, got {value}")
+                if name == "updates" and not isinstance(value, int):
+                    raise ValueError(f"updates[{player!r}]: expected a whole number, got {value}")
+        if self.seed < 0:
+            raise ValueError(f"seed: expected 0 or more, got {self.seed}")
         if self.schedule not in ("constant", "cosine"):
             raise ValueError(f"schedule: expected 'constant' or 'cosine', got {self.schedule!r}")
         if self.simultaneous and any(count != 1 for count in self.updates.values()):
@@ -103,11 +108,16 @@ def train(
     """
     config.require_players(game)
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
+    if config.batch_size % fabric.world_size:
+        raise ValueError(
+            f"batch_size: expected a multiple of the {fabric.world_size} processes, got {config.batch_size}"
+        )
     game.to(fabric.device)
     data = data.to(fabric.device)
     table = _Play(game, config, fabric, folder, _identity(game, data, config))
     table.resume()
-    bar = tqdm(total=config.steps, initial=table.step, disable=None if progress and fabric.is_global_zero else True, unit="step")
+    hidden = None if progress and fabric.is_global_zero else True  # None: shown on a terminal only
+    bar = tqdm(total=config.steps, initial=table.step, disable=hidden, unit="step")
     # The global generators are seeded at every step; the caller's are given back as they were.
     with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []), bar:
         while table.step < config.steps:
@@ -182,17 +192,18 @@ class _Play:
         try:
             with self.fabric.autocast():
                 loss = self.game.loss(player, x)
-        except ValueError as error:
-            if all(bool(parameter.isfinite().all()) for parameter in self.game.parameters()):
-                raise
+        except NotANumber as error:
             self._raise_if_diverged()
-            raise TrainingDiverged(self._divergence("parameters of the game are not finite", player, self.step)) from error
+            raise TrainingDiverged(self._divergence(f"NaN ({error})", player, self.step)) from error
         loss.backward(inputs=parameters)
+        loss = loss.detach()
         if self.fabric.world_size > 1:
+            # The loss too: all processes log the same figures, and stop together where one of them has diverged.
+            loss = self.fabric.all_reduce(loss, reduce_op="mean")
             for parameter in parameters:
                 if parameter.grad is not None:
                     parameter.grad.copy_(self.fabric.all_reduce(parameter.grad, reduce_op="mean"))
-        self.losses.append((self.step, player, loss.detach()))
+        self.losses.append((self.step, player, loss))
 
     def _batch(self, data: Images, draw: int) -> Tensor:
         indices = batch_indices(len(data), self.config.batch_size, draw, self.config.seed)
@@ -232,6 +243,10 @@ class _Play:
         for step, player, loss in self.losses:
             if not bool(loss.isfinite()):
                 raise TrainingDiverged(self._divergence(f"the loss is {loss.item()}", player, step))
+        # A finite loss may have a gradient that is not.
+        for player, parameters in self.parameters.items():
+            if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+                raise TrainingDiverged(self._divergence("a parameter is not finite", player, self.step))
 
     def _divergence(self, what: str, player: str, step: int) -> str:
         checkpoint = self._path("checkpoint.safetensors")
@@ -282,16 +297,15 @@ class _Play:
         for player, pending in _below("pending/", tensors).items():
             self.losses += [(self.step, player, loss) for loss in pending.to(self.fabric.device)]
         metrics = path.with_name("metrics.jsonl")
-        rows = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+        rows = read_json_lines(metrics) if metrics.exists() else []
         self.metrics = [row for row in rows if row["step"] <= self.step]
 
     def _require_same_identity(self, path: Path, stored: dict) -> None:
-        if digest_of(stored) == digest_of(self.identity):
+        there, here = dict(_flat(stored)), dict(_flat(self.identity))
+        differing = sorted(key for key in there | here if there.get(key) != here.get(key))
+        if not differing:
             return
-        differing = sorted(
-            key for key in stored.keys() | self.identity.keys() if stored.get(key) != self.identity.get(key)
-        )
-        details = "; ".join(f"{key}: {stored.get(key)} there, {self.identity.get(key)} here" for key in differing)
+        details = "; ".join(f"{key}: {there.get(key)} there, {here.get(key)} here" for key in differing)
         raise WrongCheckpoint(f"{path} belongs to another run ({details}). Choose another folder or remove it.")
 
     def finish(self) -> None:
@@ -338,10 +352,19 @@ def _identity(game: Game, data: Images, config: TrainingConfig) -> dict[str, Any
     shapes = {name: list(tensor.shape) for name, tensor in game.state_dict().items()}
     return {
         "game": type(game).__name__,
-        "network": digest_of(shapes),
+        "network": digest_of([repr(game), shapes]),
         "data": {"name": data.name, "digest": data.digest},
         "config": json.loads(json.dumps(dataclasses.asdict(config))),
     }
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested content with its keys joined by dots."""
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -34,6 +34,9 @@ class AVB(Game):
         self.critic = critic
         self.objective = objective
 
+    def extra_repr(self) -> str:
+        return f"objective={self.objective}"
+
     @property
     def players(self) -> Mapping[str, Sequence[nn.Module]]:
         return {"critic": (self.critic,), "model": (self.posterior, self.decoder)}

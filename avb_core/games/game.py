@@ -27,8 +27,5 @@ class Game(nn.Module, ABC):
     def parameters_of(self, player: str) -> list[nn.Parameter]:
         """The parameters that the named player may change."""
         return [
-            parameter
-            for module in self.players[player]
-            for parameter in module.parameters()
-            if parameter.requires_grad
+            parameter for module in self.players[player] for parameter in module.parameters() if parameter.requires_grad
         ]

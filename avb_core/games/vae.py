@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from avb_core.decoders import Decoder
-from avb_core.gaussian import kl_standard_normal, reparameterize
 from avb_core.games.game import Game
+from avb_core.gaussian import kl_standard_normal, reparameterize
 from avb_core.posteriors import GaussianPosterior
 
 

@@ -1,0 +1,312 @@
+"""Networks, posteriors, decoders and critics against torch.distributions, SciPy and quadrature, and what flows where."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import integrate, stats
+from torch import nn
+from torch.distributions import Bernoulli, Independent, Normal
+
+from avb_core.critics import InnerProductCritic, PairCritic
+from avb_core.decoders import BernoulliDecoder, GaussianDecoder
+from avb_core.networks import MLP, ConcatenationMLP, InjectionMLP
+from avb_core.posteriors import GaussianPosterior, ImplicitPosterior
+
+BATCHES = [(), (1,), (5,), (2, 3)]
+
+
+@pytest.fixture(autouse=True)
+def fixed_weights():
+    torch.manual_seed(0)
+
+
+def gradients_reach_every_parameter(module, loss):
+    loss.backward()
+    return all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in module.parameters())
+
+
+# --- networks ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("widths", [[], [7], [7, 8, 9]])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_mlp_by_hand(widths, batch):
+    network = MLP(4, widths, 3)
+    x = torch.randn(*batch, 4)
+    hidden = x.numpy()
+    *inner, last = [layer for layer in network if isinstance(layer, nn.Linear)]
+    assert [layer.out_features for layer in inner] == widths
+    for layer in inner:
+        hidden = np.maximum(hidden @ layer.weight.detach().numpy().T + layer.bias.detach().numpy(), 0)
+    expected = hidden @ last.weight.detach().numpy().T + last.bias.detach().numpy()
+    np.testing.assert_allclose(network(x).detach(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("network", [ConcatenationMLP, InjectionMLP])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_networks_of_two_arguments(network, batch):
+    module = network((4, 2), [16, 16], 3)
+    a, b = torch.randn(*batch, 4), torch.randn(*batch, 2)
+    output = module(a, b)
+    assert output.shape == (*batch, 3)
+    assert not torch.allclose(output, module(a, b + 1)), "the second argument does not matter"
+    assert not torch.allclose(output, module(a + 1, b)), "the first argument does not matter"
+    assert gradients_reach_every_parameter(module, output.square().sum())
+
+
+def test_injection_reaches_every_hidden_layer():
+    module = InjectionMLP((4, 2), [6, 5], 3)
+    a, b = torch.randn(4), torch.randn(2)
+    hidden = torch.relu(module.layers[0](a) + module.projections[0].weight @ b)
+    hidden = torch.relu(module.layers[1](hidden) + module.projections[1].weight @ b)
+    torch.testing.assert_close(module(a, b), module.head(hidden))
+    with pytest.raises(ValueError, match="^widths: "):
+        InjectionMLP((4, 2), [], 3)
+
+
+# --- posteriors -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(), (6,), (2, 3)])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_gaussian_posterior_knows_its_density(batch, shape):
+    posterior = GaussianPosterior(MLP(4, [8], 6), latent_dim=3)
+    x = torch.randn(*batch, 4)
+    z, log_q = posterior.sample_with_log_prob(x, shape)
+    mean, std = posterior(x)
+    assert z.shape == (*shape, *batch, 3) and log_q.shape == (*shape, *batch)
+    assert mean.shape == std.shape == (*batch, 3)
+    torch.testing.assert_close(log_q, Independent(Normal(mean, std), 1).log_prob(z))
+    expected = stats.norm.logpdf(z.detach().double(), mean.detach().double(), std.detach().double()).sum(-1)
+    np.testing.assert_allclose(log_q.detach(), expected, rtol=1e-4, atol=1e-4)
+    assert posterior.sample(x, shape).shape == z.shape
+
+
+def test_gaussian_posterior_samples_its_own_law():
+    posterior = GaussianPosterior(MLP(4, [8], 4), latent_dim=2)
+    x = torch.randn(4)
+    with torch.no_grad():
+        mean, std = posterior(x)
+        z = posterior.sample(x, (20_000,))
+    for i in range(2):
+        assert stats.kstest(z[:, i].numpy(), "norm", (mean[i].item(), std[i].item())).pvalue > 1e-4
+
+
+def test_gaussian_posterior_stays_finite_when_certain():
+    posterior = GaussianPosterior(MLP(1, [], 2), latent_dim=1)
+    with torch.no_grad():
+        posterior.network[0].weight.zero_()
+        posterior.network[0].bias.copy_(torch.tensor([0.0, -1e4]))
+    z, log_q = posterior.sample_with_log_prob(torch.zeros(10, 1))
+    assert (posterior(torch.zeros(1))[1] > 0).all() and log_q.isfinite().all() and z.isfinite().all()
+
+
+@pytest.mark.parametrize("network", [ConcatenationMLP, InjectionMLP])
+@pytest.mark.parametrize("shape", [(), (6,), (2, 3)])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_implicit_posterior_shapes(network, batch, shape):
+    posterior = ImplicitPosterior(network((4, 5), [8], 3), latent_dim=3, noise_dim=5)
+    assert posterior.sample(torch.randn(*batch, 4), shape).shape == (*shape, *batch, 3)
+
+
+@pytest.mark.parametrize("network", [ConcatenationMLP, InjectionMLP])
+def test_implicit_posterior_uses_noise_and_image(network):
+    posterior = ImplicitPosterior(network((4, 5), [16], 3), latent_dim=3, noise_dim=5)
+    x = torch.randn(2, 4)
+    z = posterior.sample(x, (4000,))
+    assert (z.std(0) > 0.01).all(), "noise does not matter"
+    assert len(z[:, 0].unique(dim=0)) == 4000, "noise is shared between samples"
+    correlation = torch.corrcoef(torch.stack([z[:, 0, 0], z[:, 1, 0]]))[0, 1]
+    assert abs(correlation) < 5 / math.sqrt(4000), "noise is shared between images"
+    torch.manual_seed(5)
+    first = posterior.sample(x)
+    torch.manual_seed(5)
+    assert not torch.allclose(first, posterior.sample(x + 1)), "the image does not matter"
+
+
+@pytest.mark.parametrize(
+    "posterior",
+    [
+        lambda: GaussianPosterior(MLP(4, [8], 6), 3),
+        lambda: ImplicitPosterior(ConcatenationMLP((4, 5), [8], 3), 3, 5),
+        lambda: ImplicitPosterior(InjectionMLP((4, 5), [8], 3), 3, 5),
+    ],
+)
+def test_gradients_flow_through_samples(posterior):
+    module = posterior()
+    x = torch.randn(32, 4, requires_grad=True)
+    assert gradients_reach_every_parameter(module, module.sample(x, (3,)).square().sum())
+    assert x.grad.abs().sum() > 0
+
+
+# --- decoders ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_bernoulli_decoder(batch):
+    decoder = BernoulliDecoder(MLP(2, [8], 7))
+    x, z = torch.bernoulli(torch.full((*batch, 7), 0.4)), 3 * torch.randn(6, *batch, 2)
+    ours = decoder.log_prob(x, z)
+    assert ours.shape == (6, *batch)
+    torch.testing.assert_close(
+        ours, Independent(Bernoulli(logits=decoder.network(z)), 1).log_prob(x.expand(6, *batch, 7))
+    )
+    probability = decoder.mean(z).detach().double().numpy()
+    expected = stats.bernoulli.logpmf(x.numpy().astype(int), probability).sum(-1)
+    np.testing.assert_allclose(ours.detach(), expected, rtol=1e-4)
+    assert gradients_reach_every_parameter(decoder, ours.sum())
+
+
+def test_bernoulli_decoder_sums_to_one_over_all_images():
+    decoder = BernoulliDecoder(MLP(2, [8], 5))
+    images = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 5)
+    total = decoder.log_prob(images[:, None], torch.randn(4, 2)).double().logsumexp(0)
+    torch.testing.assert_close(total, torch.zeros(4, dtype=torch.float64), atol=1e-5, rtol=0)
+
+
+def test_bernoulli_decoder_with_saturated_logits():
+    decoder = BernoulliDecoder(nn.Identity())
+    x, logits = torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.tensor([1e4, -1e4, -1e4, 1e4], requires_grad=True)
+    log_prob = decoder.log_prob(x, logits)
+    assert log_prob.item() == -2e4
+    log_prob.backward()
+    assert logits.grad.tolist() == [0, 0, 1, -1]
+
+
+def test_bernoulli_decoder_samples_its_mean():
+    decoder = BernoulliDecoder(MLP(2, [8], 3))
+    z = torch.randn(2)
+    samples = decoder.sample(z.expand(20_000, 2))
+    assert set(samples.unique().tolist()) <= {0.0, 1.0}
+    assert ((samples.mean(0) - decoder.mean(z)).abs() < 5 * 0.5 / math.sqrt(20_000)).all()
+
+
+@pytest.mark.parametrize("std", [0.1, 1.0, 1e-20, 1e20])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_gaussian_decoder(batch, std):
+    decoder = GaussianDecoder(MLP(2, [8], 7), std=std)
+    z = torch.randn(6, *batch, 2)
+    x = torch.randn(*batch, 7) * std + decoder.mean(z)[0].detach()
+    if std == 1e-20:  # a shift that small is lost beside the mean, and one that is not overflows
+        x = decoder.mean(z).detach()
+    ours = decoder.log_prob(x, z)
+    assert ours.shape == (6, *batch)
+    # In double precision: torch.distributions squares the std, and 1e20² overflows single precision.
+    truth = Independent(Normal(decoder.mean(z).double(), std), 1).log_prob(x.double().expand(6, *batch, 7))
+    torch.testing.assert_close(ours.double(), truth, rtol=1e-5, atol=1e-4)
+    expected = stats.norm.logpdf(x.double(), decoder.mean(z).detach().double(), std).sum(-1)
+    np.testing.assert_allclose(ours.detach(), expected, rtol=1e-3)
+
+
+def test_gaussian_decoder_integrates_to_one():
+    decoder = GaussianDecoder(MLP(3, [8], 2), std=0.3)
+    z = torch.randn(3)
+    axis = np.linspace(-4, 4, 401)
+    grid = torch.from_numpy(np.stack(np.meshgrid(axis, axis, indexing="ij"), -1)).float()
+    density = decoder.log_prob(grid, z).detach().double().exp().numpy()
+    total = integrate.trapezoid(integrate.trapezoid(density, axis), axis)
+    assert total == pytest.approx(1, abs=1e-4)
+    single_sigma = total * 0.3 * math.sqrt(2 * math.pi)  # what Fickinger's eqs. 11–12, as printed, would give
+    assert abs(single_sigma - 1) > 0.2
+
+
+def test_gaussian_decoder_learns_its_width():
+    """With the full normalizer the maximum-likelihood std is the residuals' RMS; with a single log std it is not."""
+    residuals = torch.randn(2000, 3) * 0.4
+    decoder = GaussianDecoder(nn.Identity(), std=1.0, learn_std=True)
+    optimizer = torch.optim.LBFGS([decoder.log_std], max_iter=50)
+
+    def minimize(loss):
+        def closure():
+            optimizer.zero_grad()
+            value = loss()
+            value.backward()
+            return value
+
+        optimizer.step(closure)
+        return decoder.log_std.exp().item()
+
+    learned = minimize(lambda: -decoder.log_prob(residuals, torch.zeros(3)).mean())
+    assert learned == pytest.approx(residuals.square().mean().sqrt().item(), rel=1e-3)
+    printed = minimize(
+        lambda: (0.5 * residuals.square().sum(-1) / (2 * decoder.log_std).exp()).mean() + decoder.log_std.squeeze()
+    )
+    assert printed == pytest.approx(math.sqrt(3) * learned, rel=1e-3)
+    assert not any(parameter.requires_grad for parameter in GaussianDecoder(nn.Identity(), std=0.5).parameters())
+
+
+def test_gaussian_decoder_samples_its_law():
+    decoder = GaussianDecoder(MLP(2, [8], 1), std=0.3)
+    z = torch.randn(2)
+    samples = decoder.sample(z.expand(20_000, 2)).detach()[:, 0]
+    assert stats.kstest(samples.numpy(), "norm", (decoder.mean(z).item(), 0.3)).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("std", [0.0, -1.0, math.nan])
+def test_gaussian_decoder_needs_a_positive_std(std):
+    with pytest.raises(ValueError, match="^std: "):
+        GaussianDecoder(nn.Identity(), std=std)
+
+
+def test_a_mean_over_pixels_is_not_the_log_density():
+    decoder = BernoulliDecoder(MLP(2, [8], 784))
+    x, z = torch.bernoulli(torch.full((784,), 0.3)), torch.randn(2)
+    averaged = -nn.functional.binary_cross_entropy_with_logits(decoder.network(z), x)
+    assert averaged.item() == pytest.approx(decoder.log_prob(x, z).item() / 784, rel=1e-4)
+
+
+# --- critics ----------------------------------------------------------------------------------------------------------
+
+CRITICS = {
+    "inner product": lambda subtract: InnerProductCritic(MLP(4, [8], 5), MLP(2, [8], 5), subtract),
+    "concatenation": lambda subtract: PairCritic(ConcatenationMLP((4, 2), [8], 1), subtract),
+    "injection": lambda subtract: PairCritic(InjectionMLP((4, 2), [8], 1), subtract),
+}
+every_critic = pytest.mark.parametrize("build", CRITICS.values(), ids=CRITICS.keys())
+
+
+@every_critic
+@pytest.mark.parametrize("batch", BATCHES)
+def test_critics_give_one_number_for_each_pair(build, batch):
+    critic = build(False)
+    x, z = torch.randn(*batch, 4), torch.randn(*batch, 2)
+    assert critic(x, z).shape == batch
+    outputs = critic(torch.randn(64, 4), torch.randn(64, 2))
+    assert (outputs < 0).any() or (outputs > 1).any(), "a critic's output is no probability"
+    assert gradients_reach_every_parameter(critic, critic(torch.randn(64, 4), torch.randn(64, 2)).square().sum())
+
+
+def test_inner_product_by_hand():
+    critic = CRITICS["inner product"](False)
+    x, z = torch.randn(6, 4), torch.randn(6, 2)
+    expected = [(critic.x_network(x[i]) @ critic.z_network(z[i])).item() for i in range(6)]
+    torch.testing.assert_close(critic(x, z), torch.tensor(expected))
+    assert critic(x, torch.randn(3, 6, 2)).shape == (3, 6)
+
+
+@every_critic
+@pytest.mark.parametrize("batch", BATCHES)
+def test_subtracting_the_prior_shifts_the_critic_by_it(build, batch):
+    """T = t − log p(z) exactly, so that the optimum t* = log q(z|x) − log p(z) + log p(z) leaves log q(z|x) to be learned."""
+    critic = build(True)
+    x, z = torch.randn(*batch, 4), torch.randn(*batch, 2)
+    log_prior = Independent(Normal(torch.zeros(2), torch.ones(2)), 1).log_prob(z)
+    torch.testing.assert_close(critic(x, z), critic.score(x, z) - log_prior)
+    plain = build(False)
+    plain.load_state_dict(critic.state_dict())
+    torch.testing.assert_close(plain(x, z) - critic(x, z), log_prior)
+
+
+def test_with_the_prior_taken_off_the_optimal_score_is_log_q():
+    """A score that is log q(z|x) itself makes the critic log q − log p: Mescheder et al., eq. 3.8 shifted by the prior."""
+
+    class LogQ(nn.Module):
+        def forward(self, x, z):
+            return Independent(Normal(x, 0.5), 1).log_prob(z)[..., None]
+
+    x, z = torch.randn(6, 2), torch.randn(6, 2)
+    log_q = stats.norm.logpdf(z.double(), x.double(), 0.5).sum(-1)
+    log_p = stats.norm.logpdf(z.double()).sum(-1)
+    np.testing.assert_allclose(PairCritic(LogQ(), subtract_log_prior=True)(x, z), log_q - log_p, rtol=1e-4, atol=1e-5)
