@@ -37,7 +37,9 @@ class DiscreteModel:
             raise ValueError(f"prior, likelihood: expected (nz,) and (nz, nx), got {shapes}")
         impossible = (self.marginal() == 0).nonzero()[:, 0].tolist()
         if impossible:
-            raise ValueError(f"likelihood: every x needs p(x) > 0 for a posterior to exist, not so in columns {impossible}")
+            raise ValueError(
+                f"likelihood: every x needs p(x) > 0 for a posterior to exist, not so in columns {impossible}"
+            )
 
     @classmethod
     def random(cls, nz: int, nx: int, generator: torch.Generator | None = None) -> "DiscreteModel":
@@ -146,9 +148,9 @@ class LinearGaussian:
         self, n: int, generator: torch.Generator | None = None
     ) -> tuple[Float[Tensor, "n n_x"], Float[Tensor, "n d"]]:
         """n independent pairs (x, z) from the model."""
-        options = {"dtype": self.weight.dtype, "device": self.weight.device, "generator": generator}
-        z = torch.randn(n, self.weight.shape[1], **options)
-        noise = torch.randn(n, self.weight.shape[0], **options)
+        dtype, device = self.weight.dtype, self.weight.device
+        z = torch.randn(n, self.weight.shape[1], dtype=dtype, device=device, generator=generator)
+        noise = torch.randn(n, self.weight.shape[0], dtype=dtype, device=device, generator=generator)
         return z @ self.weight.T + self.bias + self.std * noise, z
 
     def _require(self, name: str, tensor: Tensor, axis: int) -> None:

@@ -109,7 +109,7 @@ def test_discrete_bad_input(prior, likelihood, message):
 
 def test_discrete_bad_types_and_q():
     with pytest.raises(ValueError, match="^prior: "):
-        DiscreteModel([0.5, 0.5], GOOD)  # type: ignore[arg-type]
+        DiscreteModel([0.5, 0.5], GOOD)
     with pytest.raises(ValueError, match="^prior: .*floating"):
         DiscreteModel(torch.tensor([0, 1]), GOOD)
     model = DiscreteModel(torch.tensor([0.5, 0.5], dtype=torch.float64), GOOD)
@@ -147,11 +147,13 @@ def test_linear_gaussian_against_quadrature(std):
     x = model.sample(1, rng(4))[0][0]
     (weight_0,), (weight_1,) = model.weight.tolist()
 
-    def joint(z, x=x.tolist(), b=model.bias.tolist()):
+    (x_0, x_1), (bias_0, bias_1) = x.tolist(), model.bias.tolist()
+
+    def joint(z):
         return (
             stats.norm.pdf(z)
-            * stats.norm.pdf(x[0], weight_0 * z + b[0], std)
-            * stats.norm.pdf(x[1], weight_1 * z + b[1], std)
+            * stats.norm.pdf(x_0, weight_0 * z + bias_0, std)
+            * stats.norm.pdf(x_1, weight_1 * z + bias_1, std)
         )
 
     marginal = integrate.quad(joint, -12, 12, points=[0], epsabs=1e-14, limit=200)[0]
