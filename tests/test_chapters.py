@@ -1,16 +1,14 @@
 """Every written chapter is executed, in step with its source, free of warnings, and within the book's budget."""
 
-import tomllib
-
 import jupytext.compare
 import nbformat
 import pytest
 
-from tools.book import ROOT, Chapter, chapters
+from tools.book import ROOT, Chapter, chapters, read_book
 from tools.build_chapters import BEGIN, END, README, megabytes, read_records, read_source, table
 
 WRITTEN = chapters(written_only=True)
-BUDGET = tomllib.loads((ROOT / "book.toml").read_text(encoding="utf-8"))["budget"]
+BUDGET = read_book()["budget"]
 
 
 @pytest.fixture(params=WRITTEN, ids=lambda chapter: chapter.stem)

@@ -3,6 +3,7 @@
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ROOT / "chapters"
@@ -33,11 +34,16 @@ class Chapter:
         return self.folder / f"{self.stem}.ipynb"
 
 
+def read_book() -> dict[str, Any]:
+    """All of book.toml."""
+    return tomllib.loads((ROOT / "book.toml").read_text(encoding="utf-8"))
+
+
 def chapters(written_only: bool = False) -> list[Chapter]:
     """All chapters in reading order, or those that are written."""
     listed = [
         Chapter(entry["file"], entry["title"], part["title"], entry.get("written", False))
-        for part in tomllib.loads((ROOT / "book.toml").read_text(encoding="utf-8"))["parts"]
+        for part in read_book()["parts"]
         for entry in part["chapters"]
     ]
     return [chapter for chapter in listed if chapter.written or not written_only]

@@ -20,7 +20,7 @@ from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from tools.book import ROOT, Chapter, chapters
+from tools.book import ROOT, Chapter, chapters, read_book
 
 RECORDS = ROOT / "figures" / "chapters.toml"
 README = ROOT / "README.md"
@@ -103,12 +103,13 @@ def megabytes(chapter: Chapter) -> float:
 
 
 def provenance_of(chapter: Chapter) -> dict[str, str]:
-    """Digests of what a chapter's outputs come from: its text, and the library with the stored results of long runs."""
+    """Digests of what a chapter's outputs come from: its text; and the library, its settings and the stored results."""
     library = (ROOT / "avb_core").rglob("*.py")
     results = (path for path in (ROOT / "figures").rglob("*") if path.is_file() and path != RECORDS)
     results = (path for path in results if path.suffix not in {".py", ".pyc", ".svg"})
     inputs = (str(path.relative_to(ROOT)).encode() + path.read_bytes() for path in sorted([*library, *results]))
-    return {"source": digest(chapter.source.read_bytes())[:16], "inputs": digest(b"".join(inputs))[:16]}
+    settings = repr(read_book()["profiles"]).encode()
+    return {"source": digest(chapter.source.read_bytes())[:16], "inputs": digest(b"".join([settings, *inputs]))[:16]}
 
 
 def digest(content: bytes) -> str:
