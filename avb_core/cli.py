@@ -1,6 +1,7 @@
 """The command line: every recipe of the book, at any profile, resumable."""
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Annotated
 
@@ -23,11 +24,14 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/EXPERIMENT-GAME-PROFILE-SEED].")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Processes, one on each device.")] = 1,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Another value for a setting, as in book.toml: --set steps=500.")
+    ] = None,
     precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
 ) -> None:
     """Train a recipe and measure it. Started again with the same folder, it resumes where it was stopped."""
     try:
-        chosen = recipes.recipe(experiment, game, profile)
+        chosen = recipes.recipe(experiment, game, profile, tomllib.loads("\n".join(set_ or [])))
         folder = out or Path("runs") / f"{experiment}-{game}-{profile}-{seed}"
         fabric = Fabric(
             accelerator=accelerator,

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import platformdirs
@@ -40,6 +40,26 @@ IDX_UINT8 = 0x08
 
 class DataMissing(FileNotFoundError):
     """The data are neither in `$AVB_DATA` nor in the cache, or could not be downloaded; the message says what to do."""
+
+
+class Dataset(Protocol):
+    """What the training loop needs of data: a length, minibatches by index, and an identity for checkpoints."""
+
+    @property
+    def name(self) -> str:
+        """What the data are called."""
+
+    @property
+    def digest(self) -> str:
+        """What tells them from other data of the same name."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Int[Tensor, "batch"]) -> Float[Tensor, "batch pixels"]:
+        """The data at `indices`, on the device of the data set."""
+
+    def to(self, device: torch.device | str) -> "Dataset":
+        """The same data on another device."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from scipy.spatial import KDTree
 from scipy.special import ndtr
 from torch import Tensor
 
+from avb_core._validate import require_no_nan
 from avb_core.decoders import Decoder
 from avb_core.gaussian import log_prob_full, log_prob_standard_normal, reparameterize_full
 from avb_core.posteriors import ExplicitPosterior, Posterior
@@ -142,8 +143,10 @@ def kl_nearest_neighbour(q_samples: Float[Tensor, "n d"], p_samples: Float[Tenso
 
     d · mean log(ν_k(i) / ρ_k(i)) + log(m / (n − 1)), where ρ_k is the distance from a sample of q to its k-th neighbour among
     the other samples of q, and ν_k among those of p. Consistent, with a bias that shrinks slowly in higher dimensions; it can
-    be negative. Raises ValueError for fewer than k + 1 samples, different dimensions, or repeated points.
+    be negative. Raises ValueError for fewer than k + 1 samples, different dimensions, repeated points, or NaN.
     """
+    require_no_nan("q_samples", q_samples)
+    require_no_nan("p_samples", p_samples)
     q, p = (np.asarray(samples.detach().cpu(), dtype=float) for samples in (q_samples, p_samples))
     if q.ndim != 2 or p.ndim != 2 or q.shape[1] != p.shape[1]:
         raise ValueError(f"q_samples, p_samples: expected (n, d) and (m, d), got {q.shape} and {p.shape}")
@@ -162,8 +165,9 @@ def kl_to_prior_histogram(z: Float[Tensor, "n 2"], bins: int = 40) -> Estimate:
     Each code is mapped to the unit square by the normal distribution function, under which the prior is uniform; the KL of
     the cells' frequencies to uniform is at most KL(q ‖ p), and close to it when q varies little within a cell. The plug-in
     estimate is too large by (cells − 1)/(2n) to first order (Miller, 1955), which is taken off; the standard error is that
-    of the mean log frequency. Raises ValueError for another dimension or fewer than one sample per cell.
+    of the mean log frequency. Raises ValueError for another dimension fewer than one sample per cell, or NaN.
     """
+    require_no_nan("z", z)
     values = np.asarray(z.detach().cpu(), dtype=float)
     if values.ndim != 2 or values.shape[1] != 2:
         raise ValueError(f"z: expected shape (n, 2), got {values.shape}")

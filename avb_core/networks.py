@@ -1,6 +1,7 @@
 """Networks that the book's players are built from. All act on the last axis and keep every batch axis."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -13,7 +14,7 @@ class MLP(nn.Sequential):
     def __init__(self, inputs: int, widths: Sequence[int], outputs: int) -> None:
         sizes = [inputs, *widths]
         layers: list[nn.Module] = []
-        for before, after in zip(sizes, sizes[1:], strict=False):
+        for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.ReLU()]
         super().__init__(*layers, nn.Linear(sizes[-1], outputs))
 
@@ -25,8 +26,9 @@ class ConcatenationMLP(nn.Module):
         super().__init__()
         self.mlp = MLP(sum(inputs), widths, outputs)
 
-    def forward(self, a: Float[Tensor, "*batch m"], b: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch o"]:
-        return self.mlp(torch.cat([a, b], dim=-1))
+    def forward(self, a: Float[Tensor, "*#batch m"], b: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch o"]:
+        batch = torch.broadcast_shapes(a.shape[:-1], b.shape[:-1])
+        return self.mlp(torch.cat([a.expand(*batch, -1), b.expand(*batch, -1)], dim=-1))
 
 
 class InjectionMLP(nn.Module):
@@ -37,14 +39,12 @@ class InjectionMLP(nn.Module):
         if not widths:
             raise ValueError("widths: expected at least one hidden layer to inject into, got none")
         sizes = [inputs[0], *widths]
-        self.layers = nn.ModuleList(
-            nn.Linear(before, after) for before, after in zip(sizes, sizes[1:], strict=False)
-        )
+        self.layers = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(sizes))
         # The layer's own bias serves for both; a second one would be redundant.
         self.projections = nn.ModuleList(nn.Linear(inputs[1], width, bias=False) for width in widths)
         self.head = nn.Linear(sizes[-1], outputs)
 
-    def forward(self, a: Float[Tensor, "*batch m"], b: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch o"]:
+    def forward(self, a: Float[Tensor, "*#batch m"], b: Float[Tensor, "*#batch n"]) -> Float[Tensor, "*batch o"]:
         hidden = a
         for layer, projection in zip(self.layers, self.projections, strict=True):
             hidden = torch.relu(layer(hidden) + projection(b))

@@ -1,6 +1,7 @@
 """One visual style for the book: call `style()` once at a chapter's top, then draw with Matplotlib as usual."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -69,7 +70,9 @@ def image_grid(
     return ax
 
 
-def panels(columns: int, rows: int = 1, *, width: float = 7.0, height: float = 3.0, **subplots: object) -> tuple[Figure, Sequence[Axes]]:
+def panels(
+    columns: int, rows: int = 1, *, width: float = 7.0, height: float = 3.0, **subplots: Any
+) -> tuple[Figure, Sequence[Axes]]:
     """A figure with a row-major sequence of axes in the book's width (inches)."""
-    figure, axes = plt.subplots(rows, columns, figsize=(width, height * rows), squeeze=False, **subplots)  # type: ignore[arg-type]
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height * rows), squeeze=False, **subplots)
     return figure, list(axes.flat)

@@ -76,5 +76,5 @@ class ImplicitPosterior(Posterior):
         self.noise_dim = noise_dim
 
     def sample(self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()) -> Float[Tensor, "*shape_batch d"]:
-        x = x.expand(*shape, *x.shape)
-        return self.network(x, torch.randn(*x.shape[:-1], self.noise_dim, dtype=x.dtype, device=x.device))
+        # The network broadcasts x against the noise, so what depends on x alone is computed once, however many the samples.
+        return self.network(x, torch.randn(*shape, *x.shape[:-1], self.noise_dim, dtype=x.dtype, device=x.device))

@@ -95,15 +95,22 @@ class Recipe:
             return GAMES[self.game](pixels=self.images("test").pixels.shape[1], **networks)
 
 
-def recipe(experiment: str, game: str, profile_name: str | None = None) -> Recipe:
-    """Look a recipe up in book.toml. Raises ValueError, with the known names, for an unknown experiment, game or profile."""
+def recipe(
+    experiment: str, game: str, profile_name: str | None = None, overrides: Mapping[str, Any] | None = None
+) -> Recipe:
+    """Look a recipe up in book.toml; `overrides` replace some of its settings.
+
+    Raises ValueError, with the known names, for an unknown experiment, game, profile or setting.
+    """
     _require("experiment", experiment, EXPERIMENTS)
     _require("game", game, GAMES)
     name = profile() if profile_name is None else require_profile(profile_name)
     settings = _book()["profiles"][name].get(experiment, {}).get(game)
     if settings is None:
         raise ValueError(f"book.toml has no settings for {experiment} with {game} under the profile {name}")
-    return Recipe(experiment, game, name, settings)
+    for key in overrides or {}:
+        _require("setting", key, dict.fromkeys(settings.keys() | TRAINING_FIELDS))
+    return Recipe(experiment, game, name, settings | dict(overrides or {}))
 
 
 def run(of: Recipe, seed: int, folder: Path, *, fabric: Fabric | None = None) -> dict[str, Any]:
@@ -120,7 +127,9 @@ def run(of: Recipe, seed: int, folder: Path, *, fabric: Fabric | None = None) ->
         return read_json(result_path)
     with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
         torch.manual_seed(seed)
-        measured = measure_four_points(game) if of.experiment == "four_points" else measure_images(game, of.images("test"))
+        measured = (
+            measure_four_points(game) if of.experiment == "four_points" else measure_images(game, of.images("test"))
+        )
     result = {
         "experiment": of.experiment,
         "game": of.game,
@@ -148,7 +157,9 @@ def load_model(of: Recipe, folder: Path) -> VAE | AVB:
     tensors, _ = load_tensors(Path(folder) / "model.safetensors")
     game = of.build()
     for part in ("posterior", "decoder"):
-        weights = {name.removeprefix(f"{part}/"): value for name, value in tensors.items() if name.startswith(f"{part}/")}
+        weights = {
+            name.removeprefix(f"{part}/"): value for name, value in tensors.items() if name.startswith(f"{part}/")
+        }
         getattr(game, part).load_state_dict(weights)
     return game
 
@@ -239,7 +250,9 @@ def _proposal(game: VAE | AVB) -> ExplicitPosterior:
 
 def _book() -> dict[str, Any]:
     if not BOOK.is_file():
-        raise FileNotFoundError(f"{BOOK}: the recipes stand in the book's checkout; install with `pip install -e .` there")
+        raise FileNotFoundError(
+            f"{BOOK}: the recipes stand in the book's checkout; install with `pip install -e .` there"
+        )
     return tomllib.loads(BOOK.read_text(encoding="utf-8"))
 
 

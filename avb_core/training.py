@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -22,11 +22,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from avb_core._validate import NotANumber
-from avb_core.data import Images
+from avb_core.data import Dataset
 from avb_core.games import Game
 from avb_core.runs import digest_of, load_tensors, read_json_lines, save_tensors, write_atomically, write_json
 
-Monitor = Callable[[Game], Mapping[str, float]]
+Monitor = Callable[[Any], Mapping[str, float]]  # of the game that is played
 
 
 class TrainingDiverged(RuntimeError):
@@ -89,7 +89,7 @@ class TrainingConfig:
 
 def train(
     game: Game,
-    data: Images,
+    data: Dataset,
     config: TrainingConfig,
     *,
     folder: Path | None = None,
@@ -164,7 +164,7 @@ class _Play:
 
     # -- playing ----------------------------------------------------------------------------------------------------------
 
-    def play_round(self, data: Images) -> None:
+    def play_round(self, data: Dataset) -> None:
         self._seed()
         self._set_learning_rates()
         if self.config.simultaneous:
@@ -199,13 +199,16 @@ class _Play:
         loss = loss.detach()
         if self.fabric.world_size > 1:
             # The loss too: all processes log the same figures, and stop together where one of them has diverged.
-            loss = self.fabric.all_reduce(loss, reduce_op="mean")
+            loss = self._mean_over_processes(loss)
             for parameter in parameters:
                 if parameter.grad is not None:
-                    parameter.grad.copy_(self.fabric.all_reduce(parameter.grad, reduce_op="mean"))
+                    parameter.grad.copy_(self._mean_over_processes(parameter.grad))
         self.losses.append((self.step, player, loss))
 
-    def _batch(self, data: Images, draw: int) -> Tensor:
+    def _mean_over_processes(self, tensor: Tensor) -> Tensor:
+        return cast(Tensor, self.fabric.all_reduce(tensor, reduce_op="mean"))
+
+    def _batch(self, data: Dataset, draw: int) -> Tensor:
         indices = batch_indices(len(data), self.config.batch_size, draw, self.config.seed)
         return data.batch(indices[self.fabric.global_rank :: self.fabric.world_size])
 
@@ -347,7 +350,7 @@ def _permutation(n: int, seed: int, epoch: int) -> Tensor:
     return _last_permutation[1]
 
 
-def _identity(game: Game, data: Images, config: TrainingConfig) -> dict[str, Any]:
+def _identity(game: Game, data: Dataset, config: TrainingConfig) -> dict[str, Any]:
     """What a checkpoint must agree on with the run that resumes from it."""
     shapes = {name: list(tensor.shape) for name, tensor in game.state_dict().items()}
     return {
