@@ -165,7 +165,7 @@ def kl_to_prior_histogram(z: Float[Tensor, "n 2"], bins: int = 40) -> Estimate:
     Each code is mapped to the unit square by the normal distribution function, under which the prior is uniform; the KL of
     the cells' frequencies to uniform is at most KL(q ‖ p), and close to it when q varies little within a cell. The plug-in
     estimate is too large by (cells − 1)/(2n) to first order (Miller, 1955), which is taken off; the standard error is that
-    of the mean log frequency. Raises ValueError for another dimension fewer than one sample per cell, or NaN.
+    of the mean log frequency. Raises ValueError for another dimension, fewer than one sample per cell, or NaN.
     """
     require_no_nan("z", z)
     values = np.asarray(z.detach().cpu(), dtype=float)
