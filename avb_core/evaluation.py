@@ -16,7 +16,14 @@ from torch import Tensor
 
 from avb_core._validate import require_no_nan
 from avb_core.decoders import Decoder
-from avb_core.gaussian import log_prob_full, log_prob_standard_normal, reparameterize_full
+from avb_core.gaussian import (
+    kl_standard_normal,
+    log_prob_diagonal,
+    log_prob_full,
+    log_prob_standard_normal,
+    reparameterize,
+    reparameterize_full,
+)
 from avb_core.posteriors import ExplicitPosterior, Posterior
 
 # Samples (of a code, with its decoded image) that are held at a time: bounds the memory of every estimate below.
@@ -136,6 +143,50 @@ class MomentMatchedProposal(ExplicitPosterior):
         # A floor far below any posterior width keeps the factor defined where the encoder is all but deterministic.
         floor = 1e-6 * torch.eye(self.latent_dim, dtype=covariance.dtype, device=x.device)
         return mean, (self.widen * torch.linalg.cholesky(covariance + floor)).to(mean.dtype)
+
+
+class FittedProposal(ExplicitPosterior):
+    """A diagonal Gaussian of its own for every image: the best that the decoder alone asks for, whatever the encoder gives.
+
+    From the posterior's mean, `steps` of Adam climb the image's ELBO in mean and log std; the codes are then drawn afresh, so
+    the bound holds as for any proposal. It tells a poor model from a poor encoder, at the price of a fit at every call.
+    """
+
+    def __init__(
+        self, posterior: Posterior, decoder: Decoder, steps: int = 100, rate: float = 0.05, widen: float = 1.1
+    ) -> None:
+        super().__init__()
+        if steps < 1:
+            raise ValueError(f"steps: expected at least 1, got {steps}")
+        self.posterior = posterior
+        self.latent_dim = posterior.latent_dim
+        self.decoder = decoder
+        self.steps = steps
+        self.rate = rate
+        self.widen = widen
+
+    @torch.enable_grad()
+    def fit(self, x: Float[Tensor, "*batch n"]) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d"]]:
+        """The fitted mean and std."""
+        mean = self.posterior.sample(x, (64,)).mean(0).detach().requires_grad_()
+        log_std = torch.full_like(mean, math.log(0.1), requires_grad=True)
+        adam = torch.optim.Adam([mean, log_std], lr=self.rate)
+        for step in range(self.steps):
+            adam.param_groups[0]["lr"] = self.rate * (1 - step / self.steps)
+            z = reparameterize(mean, log_std.exp(), torch.randn(4, *mean.shape, dtype=mean.dtype, device=x.device))
+            loss = kl_standard_normal(mean, log_std.exp()) - self.decoder.log_prob(x, z).mean(0)
+            # In these two alone: the decoder's parameters collect nothing.
+            mean.grad, log_std.grad = torch.autograd.grad(loss.sum(), [mean, log_std])
+            adam.step()
+        return mean.detach(), log_std.detach().exp()
+
+    def sample_with_log_prob(
+        self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()
+    ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
+        mean, std = self.fit(x)
+        std = self.widen * std
+        z = reparameterize(mean, std, torch.randn(*shape, *mean.shape, dtype=mean.dtype, device=x.device))
+        return z, log_prob_diagonal(z, mean, std)
 
 
 def kl_nearest_neighbour(q_samples: Float[Tensor, "n d"], p_samples: Float[Tensor, "m d"], k: int = 5) -> float:
