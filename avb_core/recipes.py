@@ -206,7 +206,8 @@ def measure_images(game: VAE | AVB, test: data.Images, k: int = 500, images: int
     """A lower bound on the test log-likelihood by importance weighting, and the reconstruction, with standard errors.
 
     An implicit posterior lends its moments to a Gaussian proposal, so every method is measured by a true bound; `iwlb_fitted`
-    is the bound with a proposal fitted to each image, which does not depend on how good the encoder is.
+    is the bound with a proposal fitted to each image, which does not depend on how good the encoder is. `code_std` is the width
+    of the encoder's codes, a mean over latent variables, and `code_std_fitted` that of the fitted Gaussians.
     """
     device = next(game.parameters()).device
     test = test.binarized().to(device)
@@ -222,6 +223,8 @@ def measure_images(game: VAE | AVB, test: data.Images, k: int = 500, images: int
         z = game.posterior.sample(x)
         believed = game.decoder.log_prob(x, z) - game.objective.log_ratio(game.critic(x, z))
         estimates["elbo_of_critic"] = Estimate.of_mean(believed)
+    estimates["code_std"] = Estimate.of_mean(game.posterior.sample(x, (64,)).std(0).mean(-1))
+    estimates["code_std_fitted"] = Estimate.of_mean(FittedProposal(game.posterior, game.decoder).fit(x)[1].mean(-1))
     return {
         "importance_samples": k,
         "images": len(x),
