@@ -1,0 +1,130 @@
+"""Speed and memory of the core, on the machine at hand: `python -m benchmarks.bench_core [result.json]`.
+
+Each timing is a median over repeats. What is compared is repeated in turns, so that a machine busy with something else slows
+both sides alike.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from avb_core import data
+from avb_core.evaluation import CHUNK, iwlb_log_likelihood
+from avb_core.games import Game
+from avb_core.recipes import build_avb, build_vae
+from avb_core.runs import provenance, write_json
+from avb_core.training import TrainingConfig, batch_indices, train
+
+BATCH = 128
+RESULT = Path(__file__).parents[1] / "figures" / "benchmarks.json"
+MNIST_NETS = {"pixels": 784, "latent_dim": 32, "widths": [300, 300]}
+GAMES: dict[str, Callable[[], Game]] = {
+    "four_points.vae": lambda: build_vae(4, 2, [128, 128]),
+    "four_points.avb": lambda: build_avb(4, 2, [128, 128], noise_dim=16),
+    "mnist.vae": lambda: build_vae(**MNIST_NETS),
+    "mnist.avb": lambda: build_avb(**MNIST_NETS, noise_dim=64, inject=True),
+}
+
+
+def images_like_mnist(n: int = 60_000) -> data.Images:
+    """As many grey bytes as MNIST has: speed does not depend on what they show."""
+    pixels = torch.randint(0, 256, (n, 784), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return data.Images("like MNIST", pixels, (28, 28), binarization="dynamic")
+
+
+def bare_loop(game: Game, images: data.Images, steps: int) -> float:
+    """Seconds per round of nothing but batch, forward, backward and step; the batches' order is ready beforehand."""
+    optimizers = {
+        player: torch.optim.Adam(game.parameters_of(player), lr=1e-4, betas=(0.5, 0.999), fused=True)
+        for player in game.players
+    }
+    parameters = {player: game.parameters_of(player) for player in game.players}
+    indices = [batch_indices(len(images), BATCH, draw, 0) for draw in range(steps * len(optimizers))]
+    start = time.perf_counter()
+    for _ in range(steps):
+        for player, optimizer in optimizers.items():
+            loss = game.loss(player, images.batch(indices.pop()))
+            optimizer.zero_grad()
+            loss.backward(inputs=parameters[player])
+            optimizer.step()
+    return (time.perf_counter() - start) / steps
+
+
+def our_loop(game: Game, images: data.Images, steps: int) -> float:
+    """Seconds per round of `train`, without a folder."""
+    config = TrainingConfig(steps, BATCH, dict.fromkeys(game.players, 1e-4))
+    start = time.perf_counter()
+    train(game, images, config)
+    return (time.perf_counter() - start) / steps
+
+
+def steps_and_overhead(name: str, repeats: int = 15) -> dict[str, float]:
+    """Milliseconds per round and the loop's overhead: the median over repeats of the ratio of neighbours in time."""
+    images = data.four_points() if name.startswith("four_points") else images_like_mnist()
+    images.digest  # noqa: B018 (taken once for each data set, not once for each step)
+    steps = 300 if name.startswith("four_points") else 60
+    game = GAMES[name]()
+    bare_loop(game, images, 5), our_loop(game, images, 5)
+    pairs = [(bare_loop(game, images, steps), our_loop(game, images, steps)) for _ in range(repeats)]
+    return {
+        "bare_ms": 1e3 * statistics.median(bare for bare, _ in pairs),
+        "train_ms": 1e3 * statistics.median(ours for _, ours in pairs),
+        "overhead": statistics.median(ours / bare for bare, ours in pairs) - 1,
+    }
+
+
+def images_per_second(repeats: int = 15) -> float:
+    """The data path: indices, bytes to floats, binarization."""
+    images = images_like_mnist()
+
+    def seconds(batches: int = 200) -> float:
+        start = time.perf_counter()
+        for draw in range(batches):
+            images.batch(batch_indices(len(images), BATCH, draw, 0))
+        return time.perf_counter() - start
+
+    return 200 * BATCH / statistics.median(seconds() for _ in range(repeats))
+
+
+def iwlb_seconds_and_memory() -> dict[str, float]:
+    """IWLB with k = 5,000 on 20 images by the MNIST VAE; memory is the process's peak, less what it was before."""
+    game = GAMES["mnist.vae"]()
+    x = images_like_mnist(20).batch(torch.arange(20))
+    iwlb_log_likelihood(game.decoder, game.posterior, x[:1], 10)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    iwlb_log_likelihood(game.decoder, game.posterior, x, 5000)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return {"k": 5000, "images": len(x), "chunk": CHUNK, "seconds_per_image": seconds / len(x), "peak_mib": peak / 1024}
+
+
+def in_its_own_process(expression: str) -> object:
+    """A peak of memory is the process's: what came before must not hide it."""
+    code = f"import json; from benchmarks import bench_core; print(json.dumps(bench_core.{expression}))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(result.stdout)
+
+
+def main(path: Path) -> None:
+    """Measure everything, print it and write it with its provenance."""
+    result = {
+        "batch": BATCH,
+        "rounds": {name: steps_and_overhead(name) for name in GAMES},
+        "images_per_second": images_per_second(),
+        "iwlb": in_its_own_process("iwlb_seconds_and_memory()"),
+        "provenance": provenance(),
+    }
+    write_json(path, result)
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else RESULT)

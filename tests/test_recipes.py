@@ -1,0 +1,266 @@
+"""Recipes and the command line: what is unknown is refused in one clear line, what is known runs, resumes and is measured."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from avb_core import cli, data, evaluation, recipes
+from avb_core.games import AVB, VAE
+from avb_core.runs import CorruptFile, read_json
+from avb_core.training import TrainingConfig
+
+ROOT = Path(__file__).parents[1]
+
+SMALL = """
+[profiles.quick]
+note = "small"
+[profiles.quick.four_points.vae]
+latent_dim = 2
+widths = [8]
+steps = 6
+batch_size = 8
+learning_rates = { model = 1e-3 }
+log_every = 3
+[profiles.quick.four_points.avb]
+latent_dim = 2
+noise_dim = 3
+widths = [32]
+steps = 6
+batch_size = 8
+learning_rates = { critic = 1e-3, model = 1e-3 }
+[profiles.quick.mnist.vae]
+latent_dim = 3
+widths = [8]
+steps = 2
+batch_size = 8
+learning_rates = { model = 1e-3 }
+[profiles.quick.mnist.avb]
+latent_dim = 3
+noise_dim = 4
+inject = true
+widths = [8]
+steps = 2
+batch_size = 8
+learning_rates = { critic = 1e-3, model = 1e-3 }
+[profiles.full]
+note = "nothing"
+"""
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """The book with settings that take no time, and measures with few samples; no MNIST."""
+    book = tmp_path / "book.toml"
+    book.write_text(SMALL)
+    monkeypatch.setattr(recipes, "BOOK", book)
+    monkeypatch.setattr(recipes.measure_four_points, "__defaults__", (2, 400))
+    monkeypatch.setattr(recipes.measure_images, "__defaults__", (5, 20))
+    monkeypatch.setattr(recipes, "kl_to_prior_histogram", lambda z: evaluation.kl_to_prior_histogram(z, bins=10))
+    quadrature = evaluation.log_likelihood_quadrature
+    monkeypatch.setattr(
+        recipes, "log_likelihood_quadrature", lambda decoder, x, points: quadrature(decoder, x, points=41)
+    )
+    monkeypatch.setitem(recipes.EXPERIMENTS, "mnist", data.digits)
+
+
+def invoke(*arguments):
+    result = CliRunner().invoke(cli.app, list(map(str, arguments)))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def refused(*arguments):
+    """The one line on stderr with which a command ends that is wrong, exit status 2."""
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("Error: ")
+    return line.removeprefix("Error: ")
+
+
+# --- the book's own settings ------------------------------------------------------------------------------------------
+
+
+def every_recipe():
+    for profile, experiments in recipes._book()["profiles"].items():
+        for experiment, games in experiments.items():
+            if isinstance(games, dict):
+                yield from (recipes.recipe(experiment, game, profile) for game in games)
+
+
+@pytest.mark.parametrize("of", list(every_recipe()), ids=lambda of: f"{of.profile}-{of.experiment}-{of.game}")
+def test_every_recipe_of_the_book_can_be_played(of):
+    game, config = of.build(), of.config(seed=3)
+    assert isinstance(game, {"vae": VAE, "avb": AVB}[of.game])
+    config.require_players(game)
+    assert config.seed == 3 and config.steps == of.settings["steps"]
+
+
+def test_building_depends_on_the_seed_alone(small):
+    of = recipes.recipe("four_points", "avb", "quick")
+    state = torch.random.get_rng_state()
+    first = of.build(seed=1).state_dict()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(99)
+    assert all(torch.equal(tensor, first[name]) for name, tensor in of.build(seed=1).state_dict().items())
+    assert any(not torch.equal(tensor, first[name]) for name, tensor in of.build(seed=2).state_dict().items())
+
+
+def test_the_profile_comes_from_the_environment(monkeypatch):
+    monkeypatch.setenv("AVB_PROFILE", "full")
+    assert recipes.profile() == "full"
+    monkeypatch.delenv("AVB_PROFILE")
+    assert recipes.profile() == "quick"
+    monkeypatch.setenv("AVB_PROFILE", "enormous")
+    with pytest.raises(ValueError, match="^profile: expected one of .*full, quick, got 'enormous'"):
+        recipes.profile()
+
+
+@pytest.mark.parametrize(
+    "arguments, named",
+    [
+        (("five_points", "vae", "quick"), "experiment: expected one of four_points, mnist, got 'five_points'"),
+        (("four_points", "gan", "quick"), "game: expected one of avb, vae, got 'gan'"),
+        (("four_points", "vae", "slow"), "profile: expected one of full, quick, got 'slow'"),
+        (("mnist", "vae", "full"), "book.toml has no settings for mnist with vae under the profile full"),
+    ],
+    ids=["experiment", "game", "profile", "no-settings"],
+)
+def test_what_is_unknown_is_refused(arguments, named, small, tmp_path):
+    with pytest.raises(ValueError, match=f"^{named}"):
+        recipes.recipe(*arguments)
+    experiment, game, profile = arguments
+    line = refused("train", experiment, "--game", game, "--profile", profile, "--out", tmp_path / "run")
+    assert line.startswith(named)
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_can_be_replaced(small):
+    of = recipes.recipe("four_points", "vae", "quick", {"steps": 9, "average": 0.9})
+    assert of.config() == TrainingConfig(9, 8, {"model": 1e-3}, average=0.9, log_every=3)
+    with pytest.raises(ValueError, match=r"^setting: expected one of .*steps.*, got 'stepps'"):
+        recipes.recipe("four_points", "vae", "quick", {"stepps": 9})
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("experiment", ["four_points", "mnist"])
+@pytest.mark.parametrize("game", ["vae", "avb"])
+def test_a_run_leaves_everything_in_its_folder(experiment, game, small, tmp_path):
+    of = recipes.recipe(experiment, game, "quick")
+    result = recipes.run(of, 1, tmp_path)
+    assert read_json(tmp_path / "result.json") == result
+    assert {path.name for path in tmp_path.iterdir()} >= {
+        "config.json",
+        "metrics.jsonl",
+        "checkpoint.safetensors",
+        "model.safetensors",
+    }
+    assert result["seed"] == 1 and result["settings"] == of.settings and result["provenance"]["commit"]
+    measured = result["measured"]
+    assert ("elbo_of_critic" in measured) == (game == "avb")
+    if experiment == "four_points":
+        assert measured["log_likelihood"]["value"] < 0
+        assert {"elbo", "kl_knn", "kl_histogram", "reconstruction"} <= measured.keys()
+    else:
+        assert result["data"]["name"] == "digits" and measured["iwlb"]["stderr"] > 0
+    model = recipes.load_model(of, tmp_path)
+    torch.manual_seed(0)
+    assert model.posterior.sample(torch.zeros(2, of.images("test").pixels.shape[1])).isfinite().all()
+
+
+def test_loaded_weights_are_the_trained_ones(small, tmp_path, monkeypatch):
+    trained = {}
+    measure = recipes.measure_four_points
+    monkeypatch.setattr(
+        recipes, "measure_four_points", lambda game: trained.update(game.decoder.state_dict()) or measure(game)
+    )
+    of = recipes.recipe("four_points", "vae", "quick")
+    recipes.run(of, 0, tmp_path)
+    for name, tensor in recipes.load_model(of, tmp_path).decoder.state_dict().items():
+        assert torch.equal(tensor, trained[name])
+    (tmp_path / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(CorruptFile):
+        recipes.load_model(of, tmp_path)
+
+
+def test_measuring_and_running_leave_the_random_state_alone(small, tmp_path):
+    torch.manual_seed(4)
+    state = torch.random.get_rng_state()
+    recipes.run(recipes.recipe("four_points", "avb", "quick"), 0, tmp_path)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_a_result_left_by_another_run_is_not_passed_off(small, tmp_path):
+    """Told that the folder holds another run, somebody removes its checkpoint only: the result must be the new run's."""
+    recipes.run(recipes.recipe("four_points", "vae", "quick"), 0, tmp_path)
+    (tmp_path / "checkpoint.safetensors").unlink()
+    result = recipes.run(recipes.recipe("four_points", "vae", "quick"), 1, tmp_path)
+    assert result["seed"] == 1 and read_json(tmp_path / "result.json")["seed"] == 1
+
+
+def test_the_command_line_trains_and_then_loads(small, tmp_path):
+    arguments = ("train", "four_points", "--game", "vae", "--accelerator", "cpu", "--out", tmp_path / "run")
+    first = invoke(*arguments)
+    assert first.exit_code == 0, first.output
+    assert f"Kept in {tmp_path / 'run'}" in first.stdout
+    measured = json.loads(first.stdout[: first.stdout.rindex("}") + 1])
+    assert measured == read_json(tmp_path / "run" / "result.json")["measured"]
+    assert invoke(*arguments).stdout == first.stdout
+
+
+def test_the_command_line_refuses_a_folder_of_another_run(small, tmp_path):
+    arguments = ("train", "four_points", "--accelerator", "cpu", "--out", tmp_path / "run")
+    assert invoke(*arguments, "--game", "vae").exit_code == 0
+    assert "config.seed: 0 there, 1 here" in refused(*arguments, "--game", "vae", "--seed", 1)
+    assert "game: VAE there, AVB here" in refused(*arguments, "--game", "avb")
+    checkpoint = tmp_path / "run" / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
+    assert str(checkpoint) in refused(*arguments, "--game", "vae")
+
+
+def test_the_command_line_refuses_what_it_cannot_do(small, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    arguments = ("train", "four_points", "--accelerator", "cpu", "--game", "vae")
+    assert "cannot write into" in refused(*arguments, "--out", tmp_path / "file" / "run")
+    assert "abacus" in refused("train", "four_points", "--accelerator", "abacus", "--out", tmp_path / "run")
+    assert "64-bit" in refused(*arguments, "--precision", "64-bit", "--out", tmp_path / "run")
+    assert refused("fetch", "imagenet").startswith("dataset: expected mnist")
+    assert refused(*arguments, "--set", "steps", "--out", tmp_path / "run")
+    assert refused(*arguments, "--set", "stepps=3", "--out", tmp_path / "run").startswith("setting: ")
+
+
+def test_the_command_line_says_when_a_run_diverged(small, tmp_path):
+    explosive = ("--set", "learning_rates={model=1e30}", "--set", "steps=50")
+    line = refused(
+        "train", "four_points", "--game", "vae", "--accelerator", "cpu", *explosive, "--out", tmp_path / "run"
+    )
+    assert "'model' at step" in line
+
+
+def test_the_book_must_be_there(monkeypatch, tmp_path):
+    monkeypatch.setattr(recipes, "BOOK", tmp_path / "none.toml")
+    with pytest.raises(FileNotFoundError, match=r"none\.toml"):
+        recipes.recipe("four_points", "vae", "quick")
+
+
+def test_the_module_is_a_command():
+    """Once through the front door: `python -m avb_core`, its status and its one line."""
+    process = subprocess.run(
+        [sys.executable, "-m", "avb_core", "train", "five_points"],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert process.returncode == 2
+    assert process.stderr.strip() == "Error: experiment: expected one of four_points, mnist, got 'five_points'"
