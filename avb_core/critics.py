@@ -1,5 +1,7 @@
 """Critics T(x, z): one unbounded real number, a logit, for each pair of an image and a code.
 
+Codes may carry axes in front of the images' own: a critic then judges several codes of each image, and looks at the image once.
+
 With `subtract_log_prior` the network's output t is returned as t − log p(z). The optimum T* = log q(z | x) − log p(z) then
 leaves only log q(z | x) to be learned, which helps where q is narrow and spares nothing where q looks like the prior.
 """
@@ -23,10 +25,10 @@ class Critic(nn.Module, ABC):
         return f"subtract_log_prior={self.subtract_log_prior}"
 
     @abstractmethod
-    def score(self, x: Float[Tensor, "*batch n"], z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+    def score(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
         """The network's own output."""
 
-    def forward(self, x: Float[Tensor, "*batch n"], z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+    def forward(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
         score = self.score(x, z)
         return score - log_prob_standard_normal(z) if self.subtract_log_prior else score
 
@@ -39,7 +41,7 @@ class InnerProductCritic(Critic):
         self.x_network = x_network
         self.z_network = z_network
 
-    def score(self, x: Float[Tensor, "*batch n"], z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+    def score(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
         return (self.x_network(x) * self.z_network(z)).sum(-1)
 
 
@@ -50,5 +52,5 @@ class PairCritic(Critic):
         super().__init__(subtract_log_prior)
         self.network = network
 
-    def score(self, x: Float[Tensor, "*batch n"], z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+    def score(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
         return self.network(x, z).squeeze(-1)

@@ -45,7 +45,8 @@ class AVB(Game):
         """The critic's objective on (x, z ~ q(z|x)) against (x, z ~ p(z)): eq. 3.3 for `logistic`."""
         with torch.no_grad():
             z = self.posterior.sample(x)
-        return self.objective.critic_loss(self.critic(x, z), self.critic(x, torch.randn_like(z)))
+        on_q, on_p = self.critic(x, torch.stack([z, torch.randn_like(z)]))
+        return self.objective.critic_loss(on_q, on_p)
 
     def model_loss(self, x: Float[Tensor, "batch n"]) -> Float[Tensor, ""]:
         """E[T(x, z) − log p(x|z)], the negative of eq. 3.9 with the current critic for T*. Not a bound on −log p(x)."""
