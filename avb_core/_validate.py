@@ -39,11 +39,14 @@ def require_positive(name: str, tensor: Tensor) -> None:
 
 def require_broadcastable(**tensors: Tensor) -> torch.Size:
     """Return the common shape of the named tensors, or raise ValueError with all names and shapes."""
+    shapes = {tensor.shape for tensor in tensors.values()}
+    if len(shapes) == 1:  # the common case, which torch.broadcast_shapes takes its time over
+        return shapes.pop()
     try:
-        return torch.broadcast_shapes(*(tensor.shape for tensor in tensors.values()))
+        return torch.broadcast_shapes(*shapes)
     except RuntimeError:
-        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
-        raise ValueError(f"{', '.join(tensors)}: shapes do not fit together: {shapes}") from None
+        listed = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
+        raise ValueError(f"{', '.join(tensors)}: shapes do not fit together: {listed}") from None
 
 
 def require_scale_tril(name: str, scale_tril: Tensor) -> None:

@@ -332,8 +332,8 @@ def batch_indices(n: int, batch_size: int, draw: int, seed: int) -> Tensor:
     function of its arguments, so that nothing about the data's order has to be stored in a checkpoint.
     """
     if batch_size >= n:
-        whole = torch.arange(n).repeat(batch_size // n)
-        return torch.cat([whole, _permutation(n, seed, draw)[: batch_size % n]])
+        whole, rest = torch.arange(n).repeat(batch_size // n), batch_size % n
+        return torch.cat([whole, _permutation(n, seed, draw)[:rest]]) if rest else whole
     epoch, position = divmod(draw, n // batch_size)
     return _permutation(n, seed, epoch)[position * batch_size : (position + 1) * batch_size]
 
