@@ -179,7 +179,7 @@ def measure_four_points(game: VAE | AVB, blocks: int = 5, per_image: int = 50_00
     """
     device = next(game.parameters()).device
     x = data.four_points().to(device).batch(torch.arange(4))
-    log_px, quadrature_error = log_likelihood_quadrature(game.decoder, x, points=1001)
+    log_px, quadrature_error = log_likelihood_quadrature(game.decoder, x, points=2401)
     blocked: dict[str, list[float]] = {"reconstruction": [], "kl_knn": [], "elbo": [], "elbo_of_critic": []}
     codes = []
     for _ in range(blocks):
