@@ -109,9 +109,11 @@ def recipe(
     settings = _book()["profiles"][name].get(experiment, {}).get(game)
     if settings is None:
         raise ValueError(f"book.toml has no settings for {experiment} with {game} under the profile {name}")
-    for key in overrides or {}:
+    for key, value in (overrides or {}).items():
         _require("setting", key, dict.fromkeys(settings.keys() | TRAINING_FIELDS))
-    return Recipe(experiment, game, name, settings | dict(overrides or {}))
+        # A table, such as learning_rates, keeps the entries that are not named.
+        settings[key] = settings.get(key, {}) | value if isinstance(value, Mapping) else value
+    return Recipe(experiment, game, name, settings)
 
 
 def run(of: Recipe, seed: int, folder: Path, *, fabric: Fabric | None = None) -> dict[str, Any]:

@@ -264,3 +264,18 @@ def test_the_module_is_a_command():
     )
     assert process.returncode == 2
     assert process.stderr.strip() == "Error: experiment: expected one of four_points, mnist, got 'five_points'"
+
+
+def test_overrides_replace_settings_and_merge_into_tables():
+    plain = recipes.recipe("four_points", "avb", "quick")
+    changed = recipes.recipe("four_points", "avb", "quick", {"steps": 7, "learning_rates": {"critic": 0.5}})
+    assert changed.settings == {
+        **plain.settings,
+        "steps": 7,
+        "learning_rates": {**plain.settings["learning_rates"], "critic": 0.5},
+    }
+
+
+def test_an_unknown_override_is_named():
+    with pytest.raises(ValueError, match="setting: expected one of .*steps.*, got 'stps'"):
+        recipes.recipe("four_points", "avb", "quick", {"stps": 7})
