@@ -21,7 +21,9 @@ def train(
     game: Annotated[str, typer.Option(help=f"One of: {', '.join(recipes.GAMES)}.")] = "avb",
     profile: Annotated[str, typer.Option(help="quick or full; see book.toml.")] = "quick",
     seed: Annotated[int, typer.Option(help="Seed of weights, data order and noise.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Run folder [default: runs/EXPERIMENT-GAME-PROFILE-SEED].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; if not given, runs/EXPERIMENT-GAME-PROFILE-SEED.")
+    ] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     devices: Annotated[int, typer.Option(min=1, help="Processes, one on each device.")] = 1,
     set_: Annotated[

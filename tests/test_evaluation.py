@@ -12,6 +12,7 @@ from avb_core import evaluation
 from avb_core.decoders import BernoulliDecoder, Decoder, GaussianDecoder
 from avb_core.evaluation import (
     Estimate,
+    FittedProposal,
     MomentMatchedProposal,
     iwlb_log_likelihood,
     kl_nearest_neighbour,
@@ -251,6 +252,44 @@ def test_matched_shapes(batch, shape):
     proposal = MomentMatchedProposal(ImplicitPosterior(ConcatenationMLP((4, 3), [8], 2), 2, 3))
     z, log_q = proposal.sample_with_log_prob(torch.randn(*batch, 4), shape)
     assert z.shape == (*shape, *batch, 2) and log_q.shape == (*shape, *batch)
+
+
+def diagonal_model():
+    """Orthogonal columns make the exact posterior a diagonal Gaussian, the family that is fitted."""
+    return LinearGaussian(torch.tensor([[1.5, 0.0], [0.0, 0.7], [2.0, 0.0]]), torch.zeros(3), 0.5)
+
+
+def test_a_fitted_proposal_finds_the_posterior_from_a_poor_encoder():
+    model = diagonal_model()
+    x, _ = model.sample(200)
+    elsewhere = KnownBox(torch.tensor([1.0, -1.0]), 0.01 * torch.eye(2))
+    mean, std = FittedProposal(elsewhere, ExactDecoder(model), steps=300).fit(x)
+    exact_mean, exact_scale = model.posterior(x)
+    assert ((mean - exact_mean) / exact_scale.diagonal()).abs().mean() < 0.1
+    assert (std / exact_scale.diagonal() - 1).abs().mean() < 0.1
+
+
+def test_a_fitted_proposal_gives_a_bound_better_than_the_encoder_s():
+    model = diagonal_model()
+    x, _ = model.sample(200)
+    elsewhere = KnownBox(torch.tensor([1.0, -1.0]), 0.1 * torch.eye(2))
+    decoder = ExactDecoder(model)
+    fitted, moments = (
+        Estimate.of_mean(model.log_marginal(x) - iwlb_log_likelihood(decoder, proposal, x, 100))
+        for proposal in (FittedProposal(elsewhere, decoder, steps=300), MomentMatchedProposal(elsewhere))
+    )
+    assert -4 * fitted.stderr < fitted.value < 0.05 < moments.value
+
+
+def test_fitting_leaves_the_decoder_alone_and_needs_a_step():
+    decoder = BernoulliDecoder(MLP(2, [8], 4))
+    posterior = GaussianPosterior(MLP(4, [8], 4), 2)
+    with torch.no_grad():
+        z, log_q = FittedProposal(posterior, decoder, steps=3).sample_with_log_prob(torch.ones(5, 4), (7,))
+    assert z.shape == (7, 5, 2) and log_q.shape == (7, 5)
+    assert all(parameter.grad is None for parameter in (*decoder.parameters(), *posterior.parameters()))
+    with pytest.raises(ValueError, match="steps: expected at least 1, got 0"):
+        FittedProposal(posterior, decoder, steps=0)
 
 
 def test_matched_moments_keep_within_the_bound_on_memory(monkeypatch):
