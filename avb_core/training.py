@@ -114,22 +114,22 @@ def train(
         )
     game.to(fabric.device)
     data = data.to(fabric.device)
-    table = _Play(game, config, fabric, folder, _identity(game, data, config))
-    table.resume()
+    play = _Play(game, config, fabric, folder, _identity(game, data, config))
+    play.resume()
     hidden = None if progress and fabric.is_global_zero else True  # None: shown on a terminal only
-    bar = tqdm(total=config.steps, initial=table.step, disable=hidden, unit="step")
+    bar = tqdm(total=config.steps, initial=play.step, disable=hidden, unit="step")
     # The global generators are seeded at every step; the caller's are given back as they were.
     with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []), bar:
-        while table.step < config.steps:
-            table.play_round(data)
+        while play.step < config.steps:
+            play.play_round(data)
             bar.update()
-            last = table.step == config.steps
-            if last or table.step % config.log_every == 0:
-                table.log(monitor)
-            if last or table.step % config.checkpoint_every == 0:
-                table.save()
-    table.finish()
-    return table.metrics
+            last = play.step == config.steps
+            if last or play.step % config.log_every == 0:
+                play.log(monitor)
+            if last or play.step % config.checkpoint_every == 0:
+                play.save()
+    play.finish()
+    return play.metrics
 
 
 class _Play:
