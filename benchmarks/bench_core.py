@@ -23,7 +23,7 @@ from avb_core.runs import provenance, write_json
 from avb_core.training import TrainingConfig, batch_indices, train
 
 BATCH = 128
-RESULT = Path(__file__).parents[1] / "figures" / "benchmarks.json"
+RESULT = Path(__file__).with_name("results.json")
 MNIST_NETS = {"pixels": 784, "latent_dim": 32, "widths": [300, 300]}
 GAMES: dict[str, Callable[[], Game]] = {
     "four_points.vae": lambda: build_vae(4, 2, [128, 128]),

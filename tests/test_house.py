@@ -1,7 +1,9 @@
 """The three lists of packages agree, and the files that tell who may do what with the book are there."""
 
+import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tomllib
@@ -103,3 +105,18 @@ def test_no_network_is_said(tmp_path):
     unreachable = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull}
     result = run_install(sys.executable, tmp_path / "venv", **unreachable)
     assert result.returncode == 1 and "Is there a network? Then run make again." in result.stderr
+
+
+def test_the_readme_reports_the_stored_runs():
+    """A figure in the README is the median of the runs in figures/table1."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for game, quantity, label in (
+        ("vae", "log_likelihood", "VAE: log-likelihood"),
+        ("avb", "log_likelihood", "AVB: log-likelihood"),
+        ("avb", "kl_knn", "AVB: KL(q(z), p(z)) by nearest neighbours"),
+    ):
+        runs = [json.loads(path.read_text()) for path in (ROOT / "figures" / "table1").glob(f"{game}-*/result.json")]
+        assert sorted(run["seed"] for run in runs) == [0, 1, 2, 3, 4]
+        median = statistics.median(run["measured"][quantity]["value"] for run in runs)
+        row = next(line for line in readme.splitlines() if line.startswith(f"| {label} "))
+        assert row.split("|")[3].strip() == f"{median:.3f}".replace("-", "−")
