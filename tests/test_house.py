@@ -120,3 +120,33 @@ def test_the_readme_reports_the_stored_runs():
         median = statistics.median(run["measured"][quantity]["value"] for run in runs)
         row = next(line for line in readme.splitlines() if line.startswith(f"| {label} "))
         assert row.split("|")[3].strip() == f"{median:.3f}".replace("-", "−")
+
+
+FLOORS = (
+    {"_validate"},
+    {"gaussian", "bounds", "divergences"},
+    {"networks", "posteriors", "decoders", "critics", "testbeds"},
+    {"games"},
+    # What plays the games is built up in this order.
+    {"runs"},
+    {"data", "evaluation"},
+    {"training"},
+    {"recipes"},
+    {"check", "plots", "widgets", "cli"},
+    {"__main__"},
+)
+
+
+def test_a_module_imports_only_from_the_floors_below():
+    floor_of = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
+    core = ROOT / "avb_core"
+    for path in core.rglob("*.py"):
+        module = path.relative_to(core).with_suffix("").parts[0]
+        if module == "__init__":  # the public names, from wherever they are
+            continue
+        source = path.read_text(encoding="utf-8")
+        used = set(re.findall(r"^\s*from avb_core\.(\w+)", source, re.MULTILINE))
+        for line in re.findall(r"^\s*from avb_core import (.+)$", source, re.MULTILINE):
+            used |= {name.strip() for name in line.split(",")} & floor_of.keys()
+        above = {name for name in used if floor_of[name] >= floor_of[module]} - {module}
+        assert not above, f"{path.name} imports {above} from its own floor or above"
