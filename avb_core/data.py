@@ -1,4 +1,4 @@
-"""Images to train on: the four points, MNIST, and handwritten digits that need no download.
+"""Data to train on: the four points, MNIST, handwritten digits that need no download, and plain vectors.
 
 A data set stays in memory as uint8 on the training device and is indexed there; there is no loader to wait for. Files are
 looked for in `$AVB_DATA`, then in the user's cache; `fetch_mnist` downloads them into the cache, with checksums.
@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from avb_core._validate import require_floating, require_no_nan
 from avb_core.runs import CorruptFile
 
 Split = Literal["train", "test"]
@@ -114,6 +115,38 @@ class Images:
         """A digest of the pixels and of how they are used, for provenance."""
         content = hashlib.sha256(f"{self.shape} {self.binarization}".encode())
         content.update(self.pixels.cpu().numpy().tobytes())
+        return content.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Points:
+    """Real vectors, such as a sample of a mixture, as a data set: what has a density and is no image."""
+
+    name: str
+    values: Float[Tensor, "n d"]
+
+    def __post_init__(self) -> None:
+        require_floating("values", self.values)
+        require_no_nan("values", self.values)
+        if self.values.ndim != 2 or self.values.numel() == 0:
+            raise ValueError(f"values: expected shape (n, d), got {tuple(self.values.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def batch(self, indices: Int[Tensor, "batch"]) -> Float[Tensor, "batch d"]:
+        """The vectors at `indices`."""
+        return self.values[indices.to(self.values.device)]
+
+    def to(self, device: torch.device | str) -> "Points":
+        """The same vectors on another device."""
+        return replace(self, values=self.values.to(device))
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of the values, for checkpoints and provenance."""
+        content = hashlib.sha256(f"{tuple(self.values.shape)} {self.values.dtype}".encode())
+        content.update(self.values.detach().cpu().numpy().tobytes())
         return content.hexdigest()[:16]
 
 

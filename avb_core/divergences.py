@@ -2,9 +2,11 @@
 
 A critic sees samples of q and samples of p and returns one real number for each. Trained to minimize `critic_loss`, it
 approaches an optimum from which `log_ratio` reads off log q − log p; the mean of that over samples of q is KL(q ‖ p).
+Every f-divergence has such an objective; `F_DIVERGENCES` lists those whose critic tells the ratio.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -83,6 +85,108 @@ def kl_from_critic(objective: CriticObjective, on_q: Float[Tensor, "*n"]) -> Flo
     """
     _require_outputs("on_q", on_q)
     return objective.log_ratio(on_q).mean()
+
+
+@dataclass(frozen=True)
+class FDivergence:
+    """D_f(q ‖ p) = E_p f(q/p) for a convex f with f(1) = 0, as the supremum over critics T of E_q T − E_p f*(T).
+
+    Nguyen, Wainwright and Jordan (2010); Mescheder et al., eqs. 5.6–5.8. Its functions take the log ratio r = log q − log p
+    wherever a ratio is meant, so that none overflows before its value does. The supremum is attained at the `critic`
+    T* = f′(e^r), which rises with r and therefore tells it: `log_ratio` is its inverse on the conjugate's domain.
+    """
+
+    name: str
+    generator: Callable[[Tensor], Tensor]
+    """r ↦ f(e^r)."""
+    critic: Callable[[Tensor], Tensor]
+    """r ↦ f′(e^r), the optimal critic."""
+    conjugate: Callable[[Tensor], Tensor]
+    """t ↦ f*(t) = sup_u (t u − f(u)), for t within `domain`."""
+    log_ratio: Callable[[Tensor], Tensor]
+    """t ↦ r, the inverse of `critic`."""
+    penalty: Callable[[Tensor], Tensor]
+    """r ↦ f*(f′(e^r)), written so that nothing cancels."""
+    domain: tuple[float, float]
+    """The open interval of t in which a critic's values lie."""
+
+    @property
+    def objective(self) -> CriticObjective:
+        """The loss −E_q T + E_p f*(T) of T = f′(e^r) for a network that puts out the log ratio r itself.
+
+        T stays in the conjugate's domain by itself, and all divergences have the same optimum r = log q − log p.
+        """
+        return CriticObjective(
+            self.name,
+            "Nguyen, Wainwright and Jordan, 2010",
+            loss_on_q=lambda r: -self.critic(r),
+            loss_on_p=self.penalty,
+            ratio_from_critic=lambda r: r,
+        )
+
+
+_F_DIVERGENCES = (
+    FDivergence(
+        "KL",
+        generator=lambda r: r * torch.exp(r),
+        critic=lambda r: 1 + r,
+        conjugate=lambda t: torch.exp(t - 1),
+        log_ratio=lambda t: t - 1,
+        penalty=torch.exp,
+        domain=(-math.inf, math.inf),
+    ),
+    FDivergence(
+        "reverse KL",
+        generator=lambda r: -r,
+        critic=lambda r: -torch.exp(-r),
+        conjugate=lambda t: -1 - torch.log(-t),
+        log_ratio=lambda t: -torch.log(-t),
+        penalty=lambda r: r - 1,
+        domain=(-math.inf, 0.0),
+    ),
+    FDivergence(
+        "Jensen–Shannon",
+        # ½ [u log u − (u + 1) log((u + 1)/2)]: the mean of the two KLs to the half-and-half mixture, at most log 2.
+        generator=lambda r: 0.5 * (r * torch.exp(r) - (1 + torch.exp(r)) * (softplus(r) - math.log(2))),
+        critic=lambda r: 0.5 * (math.log(2) - softplus(-r)),
+        conjugate=lambda t: -0.5 * torch.log(2 - torch.exp(2 * t)),
+        log_ratio=lambda t: 2 * t - torch.log(2 - torch.exp(2 * t)),
+        penalty=lambda r: 0.5 * (softplus(r) - math.log(2)),
+        domain=(-math.inf, 0.5 * math.log(2)),
+    ),
+    FDivergence(
+        "squared Hellinger",
+        generator=lambda r: torch.expm1(r / 2).square(),
+        critic=lambda r: -torch.expm1(-r / 2),
+        conjugate=lambda t: t / (1 - t),
+        log_ratio=lambda t: -2 * torch.log1p(-t),
+        penalty=lambda r: torch.expm1(r / 2),
+        domain=(-math.inf, 1.0),
+    ),
+    FDivergence(
+        "Pearson χ²",
+        generator=lambda r: torch.expm1(r).square(),
+        critic=lambda r: 2 * torch.expm1(r),
+        # The conjugate of f on u ≥ 0; below t = −2 the supremum is at u = 0 and the ratio is lost.
+        conjugate=lambda t: t + t.square() / 4,
+        log_ratio=lambda t: torch.log1p(t / 2),
+        penalty=lambda r: torch.expm1(2 * r),
+        domain=(-2.0, math.inf),
+    ),
+    FDivergence(
+        "Neyman χ²",
+        generator=lambda r: torch.expm1(r).square() * torch.exp(-r),
+        critic=lambda r: -torch.expm1(-2 * r),
+        conjugate=lambda t: 2 - 2 * torch.sqrt(1 - t),
+        log_ratio=lambda t: -0.5 * torch.log1p(-t),
+        penalty=lambda r: -2 * torch.expm1(-r),
+        domain=(-math.inf, 1.0),
+    ),
+)
+
+F_DIVERGENCES: Mapping[str, FDivergence] = {divergence.name: divergence for divergence in _F_DIVERGENCES}
+"""The f-divergences whose critic tells the ratio, by name. KL's objective is that of `kl` with T = 1 + r, Jensen–Shannon's is
+half of `logistic`'s less log 2."""
 
 
 def _require_outputs(name: str, output: Tensor) -> None:

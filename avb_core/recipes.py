@@ -23,7 +23,7 @@ from avb_core.evaluation import (
     kl_to_prior_histogram,
     log_likelihood_quadrature,
 )
-from avb_core.games import AVB, VAE
+from avb_core.games import AVB, IWAE, VAE
 from avb_core.networks import MLP, ConcatenationMLP, InjectionMLP
 from avb_core.posteriors import ExplicitPosterior, GaussianPosterior, ImplicitPosterior
 from avb_core.runs import load_tensors, provenance, read_json, save_tensors, write_json
@@ -33,9 +33,21 @@ BOOK = Path(__file__).parents[1] / "book.toml"
 TRAINING_FIELDS = {field.name for field in fields(TrainingConfig)}
 
 
-def build_vae(pixels: int, latent_dim: int, widths: list[int]) -> VAE:
+LatentVariableGame = VAE | IWAE | AVB  # the games that a recipe can name: each has a posterior and a decoder
+
+
+def build_vae(pixels: int, latent_dim: int, widths: list[int], samples: int = 1) -> VAE:
     """A VAE of fully connected networks with a diagonal Gaussian posterior."""
-    return VAE(
+    return VAE(*_gaussian_parts(pixels, latent_dim, widths), samples)
+
+
+def build_iwae(pixels: int, latent_dim: int, widths: list[int], k: int, doubly_reparameterized: bool = False) -> IWAE:
+    """The same networks, trained on the importance weighted lower bound."""
+    return IWAE(*_gaussian_parts(pixels, latent_dim, widths), k, doubly_reparameterized)
+
+
+def _gaussian_parts(pixels: int, latent_dim: int, widths: list[int]) -> tuple[GaussianPosterior, BernoulliDecoder]:
+    return (
         GaussianPosterior(MLP(pixels, widths, 2 * latent_dim), latent_dim),
         BernoulliDecoder(MLP(latent_dim, widths, pixels)),
     )
@@ -54,7 +66,7 @@ def build_avb(pixels: int, latent_dim: int, widths: list[int], noise_dim: int, i
     )
 
 
-GAMES: Mapping[str, Callable[..., VAE | AVB]] = {"vae": build_vae, "avb": build_avb}
+GAMES: Mapping[str, Callable[..., LatentVariableGame]] = {"vae": build_vae, "iwae": build_iwae, "avb": build_avb}
 EXPERIMENTS: Mapping[str, Callable[[data.Split], data.Images]] = {
     "four_points": lambda split: data.four_points(),
     "mnist": data.mnist_or_digits,
@@ -88,7 +100,7 @@ class Recipe:
         """How the game is trained."""
         return TrainingConfig(**{key: self.settings[key] for key in self.settings.keys() & TRAINING_FIELDS}, seed=seed)
 
-    def build(self, seed: int = 0) -> VAE | AVB:
+    def build(self, seed: int = 0) -> LatentVariableGame:
         """The game with fresh weights; the global random state is left as it was."""
         networks = {key: self.settings[key] for key in self.settings.keys() - TRAINING_FIELDS}
         with torch.random.fork_rng(devices=[]):
@@ -156,7 +168,7 @@ def run(of: Recipe, seed: int, folder: Path, *, fabric: Fabric | None = None) ->
     return result
 
 
-def load_model(of: Recipe, folder: Path) -> VAE | AVB:
+def load_model(of: Recipe, folder: Path) -> LatentVariableGame:
     """The game of a finished run with its trained encoder and decoder (a critic, if any, stays untrained).
 
     Raises FileNotFoundError or CorruptFile where the weights are missing or altered.
@@ -172,7 +184,7 @@ def load_model(of: Recipe, folder: Path) -> VAE | AVB:
 
 
 @torch.no_grad()
-def measure_four_points(game: VAE | AVB, blocks: int = 5, per_image: int = 50_000) -> dict[str, Any]:
+def measure_four_points(game: LatentVariableGame, blocks: int = 5, per_image: int = 50_000) -> dict[str, Any]:
     """The quantities of Mescheder et al., table 1, from `blocks` independent blocks of codes where they are estimated.
 
     `log_likelihood` is exact by quadrature. `elbo` takes each KL(q(z|x) ‖ p(z)) from nearest neighbours, since an implicit
@@ -205,7 +217,7 @@ def measure_four_points(game: VAE | AVB, blocks: int = 5, per_image: int = 50_00
 
 
 @torch.no_grad()
-def measure_images(game: VAE | AVB, test: data.Images, k: int = 500, images: int = 1000) -> dict[str, Any]:
+def measure_images(game: LatentVariableGame, test: data.Images, k: int = 500, images: int = 1000) -> dict[str, Any]:
     """A lower bound on the test log-likelihood by importance weighting, and the reconstruction, with standard errors.
 
     An implicit posterior lends its moments to a Gaussian proposal, so every method is measured by a true bound; `iwlb_fitted`
@@ -235,10 +247,10 @@ def measure_images(game: VAE | AVB, test: data.Images, k: int = 500, images: int
     }
 
 
-def _watch_four_points(images: data.Images) -> Callable[[VAE | AVB], dict[str, float]]:
+def _watch_four_points(images: data.Images) -> Callable[[LatentVariableGame], dict[str, float]]:
     """The exact log-likelihood while training, on a grid coarse enough not to slow it."""
 
-    def watch(game: VAE | AVB) -> dict[str, float]:
+    def watch(game: LatentVariableGame) -> dict[str, float]:
         device = next(game.parameters()).device
         x: Tensor = images.to(device).batch(torch.arange(4))
         return {"log_likelihood": float(log_likelihood_quadrature(game.decoder, x, points=201)[0].mean())}
@@ -246,10 +258,12 @@ def _watch_four_points(images: data.Images) -> Callable[[VAE | AVB], dict[str, f
     return watch
 
 
-def _watch_images(test: data.Images, k: int = 50, images: int = 200) -> Callable[[VAE | AVB], dict[str, float]]:
+def _watch_images(
+    test: data.Images, k: int = 50, images: int = 200
+) -> Callable[[LatentVariableGame], dict[str, float]]:
     """A true bound on the test log-likelihood while training, from few images and samples so as not to slow it."""
 
-    def watch(game: VAE | AVB) -> dict[str, float]:
+    def watch(game: LatentVariableGame) -> dict[str, float]:
         device = next(game.parameters()).device
         fixed = test.first(images).binarized().to(device)
         x: Tensor = fixed.batch(torch.arange(len(fixed)))
@@ -258,7 +272,7 @@ def _watch_images(test: data.Images, k: int = 50, images: int = 200) -> Callable
     return watch
 
 
-def _proposal(game: VAE | AVB) -> ExplicitPosterior:
+def _proposal(game: LatentVariableGame) -> ExplicitPosterior:
     """The game's own posterior where it has a density; a Gaussian with its moments where it has none."""
     return game.posterior if isinstance(game.posterior, ExplicitPosterior) else MomentMatchedProposal(game.posterior)
 

@@ -1,6 +1,7 @@
 """Exact testbeds: small models whose log-likelihood, posterior and ELBO are known, to hold every estimator against.
 
-A discrete model (finite sums), a linear-Gaussian model (linear algebra) and the four-point dataset. All figures in nats.
+A discrete model (finite sums), a linear-Gaussian model (linear algebra), the four-point dataset, and mixtures of Gaussians to
+generate from, whose density is known. All figures in nats.
 """
 
 import math
@@ -159,6 +160,64 @@ class LinearGaussian:
         if tensor.shape[-1] != self.weight.shape[axis] or tensor.dtype != self.weight.dtype:
             expected = f"(…, {self.weight.shape[axis]}) {self.weight.dtype}"
             raise ValueError(f"{name}: expected {expected}, got {tuple(tensor.shape)} {tensor.dtype}")
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianMixture:
+    """Σ_j weights_j N(means_j, std² I): data for a generator, with a density and modes that are known.
+
+    Raises ValueError for shapes that do not fit, weights that are no distribution, NaN, or a std that is not positive and
+    finite.
+    """
+
+    means: Float[Tensor, "modes d"]
+    std: float
+    weights: Float[Tensor, "modes"]
+
+    def __post_init__(self) -> None:
+        require_floating("means", self.means)
+        require_no_nan("means", self.means)
+        if self.means.ndim != 2 or self.means.numel() == 0:
+            raise ValueError(f"means: expected shape (modes, d), got {tuple(self.means.shape)}")
+        _require_distribution("weights", self.weights, ndim=1, axis=0)
+        if self.weights.shape[0] != self.means.shape[0] or self.weights.dtype != self.means.dtype:
+            given = ", ".join(f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in (self.means, self.weights))
+            raise ValueError(f"means, weights: expected (modes, d) and (modes,) of one dtype, got {given}")
+        if not (0 < self.std < math.inf):
+            raise ValueError(f"std: expected a positive finite number, got {self.std}")
+
+    @classmethod
+    def ring(cls, modes: int = 8, radius: float = 2.0, std: float = 0.1) -> "GaussianMixture":
+        """Equally likely modes, evenly spaced on a circle around the origin of the plane."""
+        if modes < 1:
+            raise ValueError(f"modes: expected at least 1, got {modes}")
+        angle = torch.arange(modes) * (2 * math.pi / modes)
+        return cls(radius * torch.stack([angle.cos(), angle.sin()], -1), std, torch.full((modes,), 1 / modes))
+
+    def log_prob(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+        """log Σ_j weights_j N(x; means_j, std² I)."""
+        return self._log_joint(x).logsumexp(-1)
+
+    def responsibilities(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch modes"]:
+        """The probability that x came from each mode, by Bayes' rule."""
+        return self._log_joint(x).softmax(-1)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n d"]:
+        """n independent samples."""
+        mode = torch.multinomial(self.weights, n, replacement=True, generator=generator)
+        noise = torch.randn(
+            n, self.means.shape[1], dtype=self.means.dtype, device=self.means.device, generator=generator
+        )
+        return self.means[mode] + self.std * noise
+
+    def _log_joint(self, x: Tensor) -> Tensor:
+        require_floating("x", x)
+        require_no_nan("x", x)
+        if x.shape[-1] != self.means.shape[1] or x.dtype != self.means.dtype:
+            expected = f"(…, {self.means.shape[1]}) {self.means.dtype}"
+            raise ValueError(f"x: expected {expected}, got {tuple(x.shape)} {x.dtype}")
+        std = self.means.new_full((self.means.shape[1],), self.std)
+        return log_prob_diagonal(x[..., None, :], self.means, std) + self.weights.log()
 
 
 def _require_distribution(name: str, table: Tensor, ndim: int, axis: int) -> None:

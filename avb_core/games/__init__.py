@@ -2,6 +2,8 @@
 
 from avb_core.games.avb import AVB
 from avb_core.games.game import Game
+from avb_core.games.gan import GAN
+from avb_core.games.iwae import IWAE
 from avb_core.games.vae import VAE
 
-__all__ = ["AVB", "VAE", "Game"]
+__all__ = ["AVB", "GAN", "IWAE", "VAE", "Game"]

@@ -1,0 +1,62 @@
+"""The importance weighted autoencoder: the VAE's player with a tighter bound."""
+
+from collections.abc import Mapping, Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from avb_core.bounds import iwlb
+from avb_core.decoders import Decoder
+from avb_core.games.game import Game
+from avb_core.gaussian import log_prob_diagonal, log_prob_standard_normal, reparameterize
+from avb_core.posteriors import GaussianPosterior
+
+
+class IWAE(Game):
+    """Maximize the importance weighted lower bound L_k (Burda, Grosse and Salakhutdinov, 2016) with a Gaussian posterior.
+
+    The signal of the encoder's gradient sinks below its noise as k grows (Rainforth et al., 2018). With
+    `doubly_reparameterized` the encoder gets the estimator of Tucker et al. (2019) instead, which has the same expectation:
+    Σ_j ŵ_j² ∂log w_j/∂z_j · ∂z_j/∂φ with normalized weights ŵ, without φ's direct part in log q. The decoder's gradient stays.
+    Raises ValueError for k < 1.
+    """
+
+    def __init__(
+        self, posterior: GaussianPosterior, decoder: Decoder, k: int, doubly_reparameterized: bool = False
+    ) -> None:
+        super().__init__()
+        if k < 1:
+            raise ValueError(f"k: expected at least 1 importance sample, got {k}")
+        self.posterior = posterior
+        self.decoder = decoder
+        self.k = k
+        self.doubly_reparameterized = doubly_reparameterized
+
+    def extra_repr(self) -> str:
+        return f"k={self.k}, doubly_reparameterized={self.doubly_reparameterized}"
+
+    @property
+    def players(self) -> Mapping[str, Sequence[nn.Module]]:
+        return {"model": (self.posterior, self.decoder)}
+
+    def model_loss(self, x: Float[Tensor, "batch n"]) -> Float[Tensor, ""]:
+        """−L_k, a mean over the images, from k codes for each."""
+        mean, std = self.posterior(x)
+        z = reparameterize(mean, std, mean.new_empty(self.k, *mean.shape).normal_())
+        if not self.doubly_reparameterized:
+            return -iwlb(self._log_weights(x, z, mean, std)).mean()
+        log_weights = self._log_weights(x, z, mean.detach(), std.detach())
+        if z.requires_grad:
+            # L_k hands ŵ_j ∂log w_j/∂z_j to each code; on its way on to the encoder it is weighed by ŵ_j once more.
+            normalized = log_weights.detach().softmax(0)[..., None]
+            z.register_hook(lambda gradient: normalized * gradient)
+        return -iwlb(log_weights).mean()
+
+    def _log_weights(
+        self,
+        x: Float[Tensor, "batch n"],
+        z: Float[Tensor, "k batch d"],
+        mean: Float[Tensor, "batch d"],
+        std: Float[Tensor, "batch d"],
+    ) -> Float[Tensor, "k batch"]:
+        return self.decoder.log_prob(x, z) + log_prob_standard_normal(z) - log_prob_diagonal(z, mean, std)
