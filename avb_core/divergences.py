@@ -118,7 +118,7 @@ class FDivergence:
         """
         return CriticObjective(
             self.name,
-            "Nguyen, Wainwright and Jordan, 2010",
+            "Mescheder et al., eq. 5.7",
             loss_on_q=lambda r: -self.critic(r),
             loss_on_p=self.penalty,
             ratio_from_critic=lambda r: r,

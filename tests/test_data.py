@@ -15,6 +15,7 @@ from avb_core.data import (
     MNIST_FILES,
     DataMissing,
     Images,
+    Points,
     digits,
     fetch_mnist,
     four_points,
@@ -340,3 +341,24 @@ def test_images_stay_bytes_in_memory():
     images = digits("train")
     assert images.pixels.dtype == torch.uint8
     assert images.pixels.untyped_storage().nbytes() == math.prod(images.pixels.shape)
+
+
+# --- vectors ----------------------------------------------------------------------------------------------------------
+
+
+def test_points_are_a_data_set():
+    values = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
+    points = Points("sample", values)
+    assert len(points) == 10 and points.name == "sample"
+    assert torch.equal(points.batch(torch.tensor([4, 4, 1])), values[[4, 4, 1]])
+    assert torch.equal(points.to("cpu").values, values)
+    assert points.digest == Points("other", values.clone()).digest
+    assert len({points.digest, Points("sample", values + 1).digest, Points("s", values.double()).digest}) == 3
+
+
+@pytest.mark.parametrize(
+    "bad", [torch.zeros(3), torch.zeros(0, 2), torch.zeros(3, 2, dtype=torch.long), torch.tensor([[math.nan]])]
+)
+def test_points_that_make_no_sense(bad):
+    with pytest.raises(ValueError, match="^values: "):
+        Points("sample", bad)

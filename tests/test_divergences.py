@@ -10,11 +10,33 @@ from hypothesis import strategies as st
 from scipy import integrate, optimize, special, stats
 from torch.autograd import gradcheck
 
-from avb_core.divergences import forward_kl, kl, kl_from_critic, logistic, reverse_kl
+from avb_core.divergences import F_DIVERGENCES, forward_kl, kl, kl_from_critic, logistic, reverse_kl
 
 REPEATABLE = settings(derandomize=True, database=None, deadline=None, max_examples=25)
-OBJECTIVES = [logistic, kl, reverse_kl, forward_kl]
+OF_F_DIVERGENCES = [divergence.objective for divergence in F_DIVERGENCES.values()]
+OBJECTIVES = [logistic, kl, reverse_kl, forward_kl, *OF_F_DIVERGENCES]
+every_f = pytest.mark.parametrize("f", F_DIVERGENCES.values(), ids=lambda divergence: divergence.name)
 every_objective = pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: objective.name)
+
+
+LOG_RATIOS = torch.linspace(-3, 3, 13, dtype=torch.float64)
+
+# Textbook forms of f, in u = q/p, and closed forms for q = N(m, 1), p = N(0, 1); JS has none.
+GENERATORS = {
+    "KL": lambda u: u * np.log(u),
+    "reverse KL": lambda u: -np.log(u),
+    "Jensen–Shannon": lambda u: 0.5 * (u * np.log(2 * u / (u + 1)) + np.log(2 / (u + 1))),
+    "squared Hellinger": lambda u: (np.sqrt(u) - 1) ** 2,
+    "Pearson χ²": lambda u: (u - 1) ** 2,
+    "Neyman χ²": lambda u: (u - 1) ** 2 / u,
+}
+OF_SHIFTED_GAUSSIANS = {
+    "KL": lambda m: m**2 / 2,
+    "reverse KL": lambda m: m**2 / 2,
+    "squared Hellinger": lambda m: 2 - 2 * math.exp(-(m**2) / 8),
+    "Pearson χ²": lambda m: math.expm1(m**2),
+    "Neyman χ²": lambda m: math.expm1(m**2),
+}
 
 
 def rng(seed=0):
@@ -64,19 +86,24 @@ def test_any_pair_of_distributions(objective, counts):
     np.testing.assert_allclose(objective.log_ratio(table), np.log(q / p), atol=1e-5)
 
 
+def divergence_of(objective, q, p):
+    """What the least loss is the negative of, by SciPy and the textbook forms of f."""
+    if objective is logistic:
+        middle = (q + p) / 2
+        return stats.entropy(q, middle) + stats.entropy(p, middle) - 2 * math.log(2)
+    if objective.name in GENERATORS:
+        return float(p @ GENERATORS[objective.name](q / p))
+    return stats.entropy(q, p)
+
+
 @every_objective
 def test_the_least_loss_is_the_divergence(objective):
-    """−KL for the variational forms; −2 JS + 2 log 2 for the logistic one, hence 2 log 2 at q = p."""
-    counts_q, counts_p = torch.tensor([1, 2, 3]), torch.tensor([3, 2, 1])
-    q, p = counts_q.numpy() / 6, counts_p.numpy() / 6
-    least = tabular_loss(objective, trained_table(objective, counts_q, counts_p), counts_q, counts_p).item()
-    middle = (q + p) / 2
-    jensen_shannon = (stats.entropy(q, middle) + stats.entropy(p, middle)) / 2
-    expected = 2 * math.log(2) - 2 * jensen_shannon if objective is logistic else -stats.entropy(q, p)
-    assert least == pytest.approx(expected, abs=1e-8)
-    equal = torch.tensor([1, 2])
-    least = tabular_loss(objective, trained_table(objective, equal, equal), equal, equal).item()
-    assert least == pytest.approx(2 * math.log(2) if objective is logistic else 0, abs=1e-9)
+    """−D_f for the variational forms; −2 JS + 2 log 2 for the logistic one, hence 2 log 2 at q = p."""
+    for counts_q, counts_p in ([1, 2, 3], [3, 2, 1]), ([5, 1, 1], [1, 4, 2]), ([1, 2], [1, 2]):
+        counts_q, counts_p = torch.tensor(counts_q), torch.tensor(counts_p)
+        q, p = (counts.double().numpy() / counts.sum().item() for counts in (counts_q, counts_p))
+        least = tabular_loss(objective, trained_table(objective, counts_q, counts_p), counts_q, counts_p).item()
+        assert least == pytest.approx(-divergence_of(objective, q, p), abs=1e-8)
 
 
 @every_objective
@@ -192,3 +219,74 @@ def test_bad_input_is_named(objective, bad):
 @every_objective
 def test_says_where_it_comes_from(objective):
     assert objective.name in repr(objective) and "eq." in repr(objective)
+
+
+# --- f-divergences ----------------------------------------------------------------------------------------------------
+
+
+@every_f
+def test_generator(f):
+    ratio = LOG_RATIOS.exp().numpy()
+    np.testing.assert_allclose(f.generator(LOG_RATIOS), GENERATORS[f.name](ratio), rtol=1e-10, atol=1e-12)
+    assert f.generator(torch.zeros(1)).item() == 0
+    values = f.generator(torch.linspace(0.2, 5, 200, dtype=torch.float64).log())
+    assert (values.diff().diff() > 0).all(), "not convex in the ratio"
+
+
+@every_f
+def test_the_conjugate_by_maximization(f):
+    """sup_u (t u − f(u)) by SciPy's search over log u, with its maximizer, at the critic's values."""
+    for r in LOG_RATIOS:
+        t = f.critic(r)
+        assert f.domain[0] < t < f.domain[1]
+
+        def falls_short(log_u, t=float(t)):
+            return GENERATORS[f.name](math.exp(log_u)) - t * math.exp(log_u)
+
+        found = optimize.minimize_scalar(falls_short, bounds=(-12, 12), method="bounded", options={"xatol": 1e-10})
+        assert f.conjugate(t).item() == pytest.approx(-found.fun, rel=1e-7, abs=1e-7)
+        assert f.log_ratio(t).item() == pytest.approx(found.x, abs=1e-4)
+        assert f.log_ratio(t).item() == pytest.approx(r.item(), abs=1e-9)
+        assert f.penalty(r).item() == pytest.approx(f.conjugate(t).item(), rel=1e-9, abs=1e-12)
+
+
+@every_f
+def test_the_bound_is_tight_at_the_critic_and_below_elsewhere(f):
+    """E_q T − E_p f*(T) by quadrature, for two Gaussians: D_f at T*, which has a closed form, and less for other critics."""
+    shift = 0.7
+    q, p = stats.norm(shift, 1), stats.norm(0, 1)
+
+    def bound(push):
+        def integrand(x):
+            r = torch.tensor(q.logpdf(x) - p.logpdf(x) + push * math.sin(2 * x), dtype=torch.float64)
+            return (q.pdf(x) * f.critic(r) - p.pdf(x) * f.penalty(r)).item()
+
+        return integrate.quad(integrand, -12, 12, epsabs=1e-11)[0]
+
+    direct = integrate.quad(
+        lambda x: p.pdf(x) * GENERATORS[f.name](math.exp(q.logpdf(x) - p.logpdf(x))), -12, 12, epsabs=1e-11
+    )[0]
+    assert bound(0.0) == pytest.approx(direct, abs=1e-8)
+    if f.name in OF_SHIFTED_GAUSSIANS:
+        assert bound(0.0) == pytest.approx(OF_SHIFTED_GAUSSIANS[f.name](shift), abs=1e-8)
+    assert bound(0.1) < bound(0.0) > bound(-0.1)
+
+
+def test_relatives_in_the_table():
+    on_q, on_p = torch.randn(50, generator=rng(1)).double(), torch.randn(30, generator=rng(2)).double()
+    of_table = F_DIVERGENCES["KL"].objective.critic_loss(on_q, on_p)
+    torch.testing.assert_close(of_table, kl.critic_loss(1 + on_q, 1 + on_p))
+    of_table = F_DIVERGENCES["Jensen–Shannon"].objective.critic_loss(on_q, on_p)
+    torch.testing.assert_close(of_table, 0.5 * logistic.critic_loss(on_q, on_p) - math.log(2))
+
+
+def test_swapping_the_densities_swaps_the_divergences():
+    """f°(u) = u f(1/u): reverse KL of KL, Neyman of Pearson, and the symmetric ones of themselves."""
+    for name, swapped in {
+        "KL": "reverse KL",
+        "Pearson χ²": "Neyman χ²",
+        "Jensen–Shannon": "Jensen–Shannon",
+        "squared Hellinger": "squared Hellinger",
+    }.items():
+        of_swapped = LOG_RATIOS.exp() * F_DIVERGENCES[swapped].generator(-LOG_RATIOS)
+        torch.testing.assert_close(F_DIVERGENCES[name].generator(LOG_RATIOS), of_swapped)

@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy import integrate, stats
 from torch import nn
 from torch.distributions import Independent, MultivariateNormal, Normal
 
@@ -12,10 +14,11 @@ from avb_core.critics import InnerProductCritic, PairCritic
 from avb_core.data import Images, four_points
 from avb_core.decoders import BernoulliDecoder, GaussianDecoder
 from avb_core.divergences import forward_kl, kl, logistic, reverse_kl
-from avb_core.games import AVB, VAE
+from avb_core.games import AVB, GAN, IWAE, VAE
 from avb_core.games.game import Game
+from avb_core.games.gan import GENERATOR_LOSSES
 from avb_core.networks import MLP, ConcatenationMLP
-from avb_core.posteriors import GaussianPosterior, ImplicitPosterior
+from avb_core.posteriors import MINIMUM_STD, GaussianPosterior, ImplicitPosterior
 from avb_core.testbeds import LinearGaussian
 from avb_core.training import TrainingConfig, train
 
@@ -32,7 +35,15 @@ def build_avb():
     )
 
 
-BUILDERS = {"VAE": build_vae, "AVB": build_avb}
+def build_iwae():
+    return IWAE(GaussianPosterior(MLP(4, [6], 4), 2), BernoulliDecoder(MLP(2, [6], 4)), k=3)
+
+
+def build_gan():
+    return GAN(MLP(2, [6], 4), MLP(4, [6], 1), latent_dim=2)
+
+
+BUILDERS = {"VAE": build_vae, "IWAE": build_iwae, "AVB": build_avb, "GAN": build_gan}
 every_game = pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS.keys())
 
 
@@ -183,6 +194,235 @@ def test_the_critic_sees_no_gradient_of_the_encoder(build):
     game.critic_loss(four_points().batch(torch.arange(4))).backward()
     assert all(parameter.grad is None for parameter in [*game.posterior.parameters(), *game.decoder.parameters()])
     assert all(parameter.grad is not None for parameter in game.critic.parameters())
+
+
+def gaussian_encoder():
+    """A posterior for x in R³, z in R², whose mean and width both depend on the image."""
+    return GaussianPosterior(MLP(3, [8], 4), 2)
+
+
+def test_more_codes_leave_the_vae_its_loss(linear_decoder):
+    decoder, model = linear_decoder
+    posterior = gaussian_encoder()
+    x, _ = model.sample(5)
+    with torch.no_grad():
+        mean, std = posterior(x)
+        truth = -model.elbo(x, mean, torch.diag_embed(std)).mean().item()
+    value, stderr = mean_and_stderr(lambda: VAE(posterior, decoder, samples=50).model_loss(x.repeat(8, 1)))
+    assert abs(value - truth) < 4 * stderr
+    with pytest.raises(ValueError, match="^samples: expected at least 1"):
+        VAE(posterior, decoder, samples=0)
+
+
+def test_iwae_of_one_sample_is_the_vae(linear_decoder):
+    decoder, model = linear_decoder
+    posterior = gaussian_encoder()
+    x, _ = model.sample(5)
+    vae = mean_and_stderr(lambda: VAE(posterior, decoder).model_loss(x.repeat(400, 1)))
+    for doubly in (False, True):
+        iwae = mean_and_stderr(lambda doubly=doubly: IWAE(posterior, decoder, 1, doubly).model_loss(x.repeat(400, 1)))
+        assert abs(iwae[0] - vae[0]) < 4 * math.hypot(iwae[1], vae[1])
+
+
+@pytest.mark.parametrize("doubly", [False, True], ids=["standard", "doubly reparameterized"])
+def test_iwae_loss_by_quadrature(doubly):
+    """L_2 of a model with one latent variable: a double integral over both codes, in SciPy's hand."""
+    decoder = GaussianDecoder(nn.Linear(1, 1), std=0.5)
+    posterior = GaussianPosterior(nn.Linear(1, 2), 1)
+    x = torch.tensor([[0.7]])
+    with torch.no_grad():
+        mean, std = (part.item() for part in posterior(x))
+        slope, offset = decoder.network.weight.item(), decoder.network.bias.item()
+
+    def weight(noise):
+        z = mean + std * noise
+        log_joint = stats.norm.logpdf(0.7, slope * z + offset, 0.5) + stats.norm.logpdf(z)
+        return math.exp(log_joint - stats.norm.logpdf(z, mean, std))
+
+    def integrand(first, second):
+        average = 0.5 * (weight(first) + weight(second))
+        return stats.norm.pdf(first) * stats.norm.pdf(second) * math.log(average)
+
+    truth = -integrate.dblquad(integrand, -7, 7, -7, 7, epsabs=1e-6)[0]
+    game = IWAE(posterior, decoder, 2, doubly)
+    value, stderr = mean_and_stderr(lambda: game.model_loss(x.repeat(5000, 1)))
+    assert abs(value - truth) < 4 * stderr
+    assert stderr < 0.01
+
+
+def gradients_of(game, x, repeats):
+    """Gradients of the loss in encoder and decoder, one row per draw of the codes."""
+    parts = {"encoder": list(game.posterior.parameters()), "decoder": list(game.decoder.network.parameters())}
+    rows = {name: [] for name in parts}
+    for _ in range(repeats):
+        game.zero_grad()
+        game.model_loss(x).backward()
+        for name, parameters in parts.items():
+            rows[name].append(torch.cat([parameter.grad.flatten() for parameter in parameters]).double())
+    return {name: torch.stack(values) for name, values in rows.items()}
+
+
+@pytest.mark.parametrize("k", [2, 16])
+def test_doubly_reparameterized_gradients_have_the_same_mean(linear_decoder, k):
+    decoder, model = linear_decoder
+    posterior = GaussianPosterior(nn.Linear(3, 4), 2)
+    x = model.sample(4)[0].repeat(16, 1)
+    both = [gradients_of(IWAE(posterior, decoder, k, doubly), x, 300) for doubly in (False, True)]
+    for part in ("encoder", "decoder"):
+        standard, doubly = (gradients[part] for gradients in both)
+        stderr = ((standard.var(0) + doubly.var(0)) / len(standard)).sqrt()
+        assert ((standard.mean(0) - doubly.mean(0)).abs() < 5 * stderr + 1e-7).all()
+
+
+class Constant(nn.Module):
+    """The same mean and std for every image, as an encoder's network puts them out."""
+
+    def __init__(self, mean, std):
+        super().__init__()
+        self.raw = nn.Parameter(torch.cat([mean, torch.log(torch.expm1(std - MINIMUM_STD))]))
+
+    def forward(self, x):
+        return self.raw.expand(len(x), -1)
+
+
+@pytest.fixture
+def diagonal_model():
+    """A linear decoder with orthogonal columns, for which the exact posterior is diagonal."""
+    decoder = GaussianDecoder(nn.Linear(2, 3), std=0.6)
+    with torch.no_grad():
+        decoder.network.weight.copy_(torch.tensor([[1.0, 0.5], [0.5, -1.0], [0.0, 0.0]]))
+    return decoder, LinearGaussian(decoder.network.weight.detach(), decoder.network.bias.detach(), 0.6)
+
+
+def test_at_the_posterior_the_doubly_reparameterized_gradient_has_no_variance(diagonal_model):
+    """All weights are equal there: φ's direct part in log q was nothing but noise."""
+    decoder, model = diagonal_model
+    x, _ = model.sample(1)
+    mean, scale_tril = model.posterior(x)
+    posterior = GaussianPosterior(Constant(mean[0], scale_tril.diagonal()), 2)
+    doubly, standard = (gradients_of(IWAE(posterior, decoder, 5, way), x, 20)["encoder"] for way in (True, False))
+    assert doubly.abs().max() < 1e-4
+    assert standard.abs().max() > 0.1
+    loss = IWAE(posterior, decoder, 5).model_loss(x).item()
+    assert loss == pytest.approx(-model.log_marginal(x).item(), abs=1e-4)
+
+
+def test_near_the_posterior_the_doubly_reparameterized_signal_rises_with_k_and_the_standard_one_sinks(diagonal_model):
+    decoder, model = diagonal_model
+    x, _ = model.sample(1)
+    mean, scale_tril = model.posterior(x)
+    posterior = GaussianPosterior(Constant(mean[0] + 0.1, 1.1 * scale_tril.diagonal()), 2)
+
+    def signal_to_noise(k, doubly):
+        gradient = gradients_of(IWAE(posterior, decoder, k, doubly), x.repeat(64, 1), 200)["encoder"][:, :2]
+        return (gradient.mean(0).abs() / gradient.std(0)).mean().item()
+
+    assert signal_to_noise(32, True) > 1.5 * signal_to_noise(2, True)
+    assert signal_to_noise(32, False) < 0.67 * signal_to_noise(2, False)
+
+
+def test_iwae_refuses_no_samples():
+    with pytest.raises(ValueError, match="^k: expected at least 1"):
+        IWAE(gaussian_encoder(), GaussianDecoder(nn.Linear(2, 3)), k=0)
+
+
+class Shift(nn.Module):
+    """x = shift + z: a generator whose samples are N(shift, 1)."""
+
+    def __init__(self, shift):
+        super().__init__()
+        self.shift = nn.Parameter(torch.tensor(shift))
+
+    def forward(self, z):
+        return self.shift + z
+
+
+class LogRatio(nn.Module):
+    """log N(x; 0, 1) − log N(x; shift, 1): the optimal discriminator of data N(0, 1), held fixed at a given shift."""
+
+    def __init__(self, shift):
+        super().__init__()
+        self.shift = shift
+
+    def forward(self, x):
+        return 0.5 * self.shift**2 - self.shift * x
+
+
+SHIFT = 0.8
+
+
+def divergences_of_shift(shift):
+    """The divergences of N(0, 1), the data, and N(shift, 1), by SciPy's quadrature."""
+    data, model = stats.norm(0, 1), stats.norm(shift, 1)
+
+    def kl_of(a, b):
+        return integrate.quad(lambda x: a.pdf(x) * (a.logpdf(x) - b(x)), -12, 12, epsabs=1e-12)[0]
+
+    def middle(x):
+        return np.logaddexp(data.logpdf(x), model.logpdf(x)) - math.log(2)
+
+    forward, reverse = kl_of(data, model.logpdf), kl_of(model, data.logpdf)
+    twice_jensen_shannon = kl_of(data, middle) + kl_of(model, middle)
+    return {
+        "minimax": twice_jensen_shannon,
+        "non_saturating": reverse - twice_jensen_shannon,  # Arjovsky and Bottou (2017), theorem 2.5
+        "maximum_likelihood": forward,
+        "reverse_kl": reverse,
+    }
+
+
+def test_every_generator_objective_has_its_divergence():
+    assert set(divergences_of_shift(0.5)) == set(GENERATOR_LOSSES)
+
+
+@pytest.mark.parametrize("name", GENERATOR_LOSSES)
+def test_a_generator_descends_its_divergence_when_the_discriminator_is_optimal(name):
+    step = 1e-3
+    above, below = divergences_of_shift(SHIFT + step)[name], divergences_of_shift(SHIFT - step)[name]
+    truth = (above - below) / (2 * step)
+    game = GAN(Shift(SHIFT), LogRatio(SHIFT), 1, name)
+    gradients = []
+    for _ in range(100):
+        game.zero_grad()
+        game.generator_loss(torch.zeros(4000, 1)).backward()
+        gradients.append(game.generator.shift.grad.item())
+    stderr = np.std(gradients, ddof=1) / math.sqrt(len(gradients))
+    assert abs(np.mean(gradients) - truth) < 4 * stderr + 1e-6  # the reverse KL's has no noise here, only rounding
+    assert stderr < 0.03 * abs(truth)
+
+
+def test_the_discriminator_s_loss_at_its_optimum():
+    """2 log 2 − 2 JSD, and worse for any other discriminator."""
+    truth = 2 * math.log(2) - divergences_of_shift(SHIFT)["minimax"]
+    game = GAN(Shift(SHIFT), LogRatio(SHIFT), 1)
+    value, stderr = mean_and_stderr(lambda: game.discriminator_loss(torch.randn(20_000, 1)))
+    assert abs(value - truth) < 4 * stderr
+    for other in (-SHIFT, 0.0, 3 * SHIFT):
+        worse, stderr = mean_and_stderr(
+            lambda other=other: GAN(Shift(SHIFT), LogRatio(other), 1).discriminator_loss(torch.randn(20_000, 1))
+        )
+        assert worse > truth + 4 * stderr
+
+
+def test_re_solved_the_maximum_likelihood_objective_is_constant():
+    """Its value is −∫ p_data = −1 wherever the generator stands: only with the ratio held fixed does it have a gradient."""
+    for shift in (-0.5, 0.2, 0.6):
+        game = GAN(Shift(shift), LogRatio(shift), 1, "maximum_likelihood")
+        value, stderr = mean_and_stderr(lambda game=game: game.generator_loss(torch.zeros(20_000, 1)))
+        assert abs(value + 1) < 4 * stderr
+
+
+def test_the_discriminator_sees_no_gradient_of_the_generator():
+    game = build_gan()
+    game.discriminator_loss(torch.randn(4, 4)).backward()
+    assert all(parameter.grad is None for parameter in game.generator.parameters())
+    assert all(parameter.grad is not None for parameter in game.discriminator.parameters())
+    assert game.sample(7).shape == (7, 4) and game.sample(7).requires_grad
+
+
+def test_an_unknown_generator_objective_is_named():
+    with pytest.raises(ValueError, match="^generator_objective: expected one of minimax, .*got 'wasserstein'"):
+        GAN(MLP(2, [6], 4), MLP(4, [6], 1), 2, "wasserstein")
 
 
 # --- who moves whom ---------------------------------------------------------------------------------------------------

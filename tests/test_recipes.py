@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from avb_core import cli, data, evaluation, recipes
-from avb_core.games import AVB, VAE
+from avb_core.games import AVB, IWAE, VAE
 from avb_core.runs import CorruptFile, read_json
 from avb_core.training import TrainingConfig
 
@@ -27,6 +27,14 @@ steps = 6
 batch_size = 8
 learning_rates = { model = 1e-3 }
 log_every = 3
+[profiles.quick.four_points.iwae]
+k = 3
+latent_dim = 2
+widths = [8]
+steps = 6
+batch_size = 8
+learning_rates = { model = 1e-3 }
+log_every = 3
 [profiles.quick.four_points.avb]
 latent_dim = 2
 noise_dim = 3
@@ -35,6 +43,13 @@ steps = 6
 batch_size = 8
 learning_rates = { critic = 1e-3, model = 1e-3 }
 [profiles.quick.mnist.vae]
+latent_dim = 3
+widths = [8]
+steps = 2
+batch_size = 8
+learning_rates = { model = 1e-3 }
+[profiles.quick.mnist.iwae]
+k = 3
 latent_dim = 3
 widths = [8]
 steps = 2
@@ -98,7 +113,7 @@ def every_recipe():
 @pytest.mark.parametrize("of", list(every_recipe()), ids=lambda of: f"{of.profile}-{of.experiment}-{of.game}")
 def test_every_recipe_of_the_book_can_be_played(of):
     game, config = of.build(), of.config(seed=3)
-    assert isinstance(game, {"vae": VAE, "avb": AVB}[of.game])
+    assert isinstance(game, {"vae": VAE, "iwae": IWAE, "avb": AVB}[of.game])
     config.require_players(game)
     assert config.seed == 3 and config.steps == of.settings["steps"]
 
@@ -127,7 +142,7 @@ def test_the_profile_comes_from_the_environment(monkeypatch):
     "arguments, named",
     [
         (("five_points", "vae", "quick"), "experiment: expected one of four_points, mnist, got 'five_points'"),
-        (("four_points", "gan", "quick"), "game: expected one of avb, vae, got 'gan'"),
+        (("four_points", "gan", "quick"), "game: expected one of avb, iwae, vae, got 'gan'"),
         (("four_points", "vae", "slow"), "profile: expected one of full, quick, got 'slow'"),
         (("mnist", "vae", "full"), "book.toml has no settings for mnist with vae under the profile full"),
     ],
@@ -153,7 +168,7 @@ def test_settings_can_be_replaced(small):
 
 
 @pytest.mark.parametrize("experiment", ["four_points", "mnist"])
-@pytest.mark.parametrize("game", ["vae", "avb"])
+@pytest.mark.parametrize("game", ["vae", "iwae", "avb"])
 def test_a_run_leaves_everything_in_its_folder(experiment, game, small, tmp_path):
     of = recipes.recipe(experiment, game, "quick")
     result = recipes.run(of, 1, tmp_path)

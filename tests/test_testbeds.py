@@ -9,7 +9,7 @@ import torch
 from scipy import integrate, stats
 from torch.distributions import MultivariateNormal, Normal
 
-from avb_core.testbeds import FOUR_POINTS, DiscreteModel, LinearGaussian
+from avb_core.testbeds import FOUR_POINTS, DiscreteModel, GaussianMixture, LinearGaussian
 
 
 def rng(seed=0):
@@ -273,3 +273,72 @@ def test_four_points():
     assert FOUR_POINTS.shape == (4, 4) and FOUR_POINTS.is_floating_point()
     assert FOUR_POINTS.sum(1).tolist() == FOUR_POINTS.sum(0).tolist() == [1, 1, 1, 1]
     assert set(FOUR_POINTS.flatten().tolist()) == {0.0, 1.0}
+
+
+# --- mixtures ---------------------------------------------------------------------------------------------------------
+
+
+def random_mixture(modes, d, seed=0):
+    generator = rng(seed)
+    weights = torch.empty(modes, dtype=torch.float64).exponential_(generator=generator)
+    means = 2 * torch.randn(modes, d, dtype=torch.float64, generator=generator)
+    return GaussianMixture(means, 0.4, weights / weights.sum())
+
+
+@pytest.mark.parametrize("modes, d", [(1, 1), (3, 1), (5, 2), (2, 7)])
+def test_mixture_density_by_torch_distributions(modes, d):
+    mixture = random_mixture(modes, d)
+    components = torch.distributions.Independent(Normal(mixture.means, 0.4), 1)
+    theirs = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(mixture.weights), components)
+    x = 3 * torch.randn(4, 6, d, dtype=torch.float64, generator=rng(1))
+    torch.testing.assert_close(mixture.log_prob(x), theirs.log_prob(x))
+    responsibilities = mixture.responsibilities(x)
+    assert responsibilities.shape == (4, 6, modes)
+    joint = mixture.weights * components.log_prob(x[..., None, :]).exp()
+    torch.testing.assert_close(responsibilities, joint / joint.sum(-1, keepdim=True), rtol=1e-6, atol=1e-9)
+
+
+def test_mixture_samples():
+    mixture = random_mixture(3, 2)
+    x = mixture.sample(100_000, rng(2))
+    mean = mixture.weights @ mixture.means
+    covariance = (mixture.weights[:, None] * mixture.means).T @ mixture.means - torch.outer(mean, mean)
+    covariance += 0.4**2 * torch.eye(2)
+    stderr = (x.var(0) / len(x)).sqrt()
+    assert ((x.mean(0) - mean).abs() < 4 * stderr).all()
+    products = (x - mean)[:, :, None] * (x - mean)[:, None, :]
+    assert ((products.mean(0) - covariance).abs() < 4 * products.std(0) / math.sqrt(len(x))).all()
+    torch.testing.assert_close(mixture.responsibilities(x).mean(0), mixture.weights, atol=0.01, rtol=0)
+
+
+def test_ring():
+    ring = GaussianMixture.ring(6, radius=3.0, std=0.2)
+    torch.testing.assert_close(ring.means.norm(dim=1), torch.full((6,), 3.0))
+    torch.testing.assert_close(ring.means.sum(0), torch.zeros(2), atol=1e-5, rtol=0)
+    gaps = torch.cdist(ring.means, ring.means).sort(1).values[:, 1]
+    torch.testing.assert_close(gaps, torch.full((6,), 3.0))  # a regular hexagon
+
+
+@pytest.mark.parametrize(
+    "arguments, named",
+    [
+        ((torch.zeros(3), 1.0, torch.ones(1)), "^means: expected shape"),
+        ((torch.full((1, 2), math.nan), 1.0, torch.ones(1)), "^means: "),
+        ((torch.zeros(2, 1), 1.0, torch.ones(1)), "^means, weights: "),
+        ((torch.zeros(2, 1), 1.0, torch.tensor([0.5, 0.6])), "^weights: "),
+        ((torch.zeros(2, 1), 0.0, torch.tensor([0.5, 0.5])), "^std: "),
+        ((torch.zeros(2, 1), math.inf, torch.tensor([0.5, 0.5])), "^std: "),
+    ],
+)
+def test_a_mixture_that_makes_no_sense(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        GaussianMixture(*arguments)
+
+
+def test_a_mixture_refuses_what_it_cannot_score():
+    mixture = GaussianMixture.ring()
+    for bad in (torch.zeros(3), torch.zeros(2, dtype=torch.float64), torch.tensor([0.0, math.nan])):
+        with pytest.raises(ValueError, match="^x: "):
+            mixture.log_prob(bad)
+    with pytest.raises(ValueError, match="^modes: "):
+        GaussianMixture.ring(0)
