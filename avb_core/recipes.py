@@ -3,11 +3,12 @@
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from lightning_fabric import Fabric
 from torch import Tensor
 
@@ -30,6 +31,7 @@ from avb_core.runs import load_tensors, provenance, read_json, save_tensors, wri
 from avb_core.training import TrainingConfig, train
 
 BOOK = Path(__file__).parents[1] / "book.toml"
+IMPORTANCE_SAMPLES = 500  # for each image, in the bounds that a run reports
 TRAINING_FIELDS = {field.name for field in fields(TrainingConfig)}
 
 
@@ -131,7 +133,8 @@ def recipe(
 def run(of: Recipe, seed: int, folder: Path, *, fabric: Fabric | None = None) -> dict[str, Any]:
     """Train and measure a recipe in `folder`, resuming what is there, and return the content of its `result.json`.
 
-    The folder then also holds the weights of encoder and decoder (`model.safetensors`) beside configuration and raw metrics.
+    The folder then also holds the weights of encoder and decoder (`model.safetensors`) beside configuration and raw metrics,
+    and for images what was measured on each of them (`per_image.safetensors`), from which runs can be compared pair by pair.
     """
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
     result_path = Path(folder) / "result.json"
@@ -151,9 +154,13 @@ def run(of: Recipe, seed: int, folder: Path, *, fabric: Fabric | None = None) ->
         return finished
     with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
         torch.manual_seed(seed)
-        measured = (
-            measure_four_points(game) if of.experiment == "four_points" else measure_images(game, of.images("test"))
-        )
+        if of.experiment == "four_points":
+            per_image: dict[str, Tensor] = {}
+            measured = measure_four_points(game)
+        else:
+            per_image = measure_images(game, of.images("test"))
+            measured = {"importance_samples": IMPORTANCE_SAMPLES, "images": len(per_image["iwlb"])}
+            measured |= {name: asdict(Estimate.of_mean(values)) for name, values in per_image.items()}
     result = {
         **about,
         "seconds": metrics[-1]["seconds"],
@@ -164,6 +171,8 @@ def run(of: Recipe, seed: int, folder: Path, *, fabric: Fabric | None = None) ->
         weights = {f"posterior/{name}": tensor for name, tensor in game.posterior.state_dict().items()}
         weights |= {f"decoder/{name}": tensor for name, tensor in game.decoder.state_dict().items()}
         save_tensors(Path(folder) / "model.safetensors", weights, {"experiment": of.experiment, "game": of.game})
+        if per_image:
+            save_tensors(Path(folder) / "per_image.safetensors", per_image, about)
         write_json(result_path, result)
     return result
 
@@ -212,39 +221,41 @@ def measure_four_points(game: LatentVariableGame, blocks: int = 5, per_image: in
     estimates["kl_histogram"] = kl_to_prior_histogram(torch.cat(codes))
     return {
         "log_likelihood": {"value": float(log_px.mean()), "quadrature_error": quadrature_error},
-        **{name: {"value": estimate.value, "stderr": estimate.stderr} for name, estimate in estimates.items()},
+        **{name: asdict(estimate) for name, estimate in estimates.items()},
     }
 
 
 @torch.no_grad()
-def measure_images(game: LatentVariableGame, test: data.Images, k: int = 500, images: int = 1000) -> dict[str, Any]:
-    """A lower bound on the test log-likelihood by importance weighting, and the reconstruction, with standard errors.
+def measure_images(
+    game: LatentVariableGame, test: data.Images, k: int = IMPORTANCE_SAMPLES, images: int = 1000
+) -> dict[str, Float[Tensor, "images"]]:
+    """Lower bounds on the log-likelihood of each test image by k importance samples, its reconstruction, and its code's width.
 
-    An implicit posterior lends its moments to a Gaussian proposal, so every method is measured by a true bound; `iwlb_fitted`
-    is the bound with a proposal fitted to each image, which does not depend on how good the encoder is. `code_std` is the width
-    of the encoder's codes, a mean over latent variables, and `code_std_fitted` that of the fitted Gaussians.
+    An implicit posterior lends its moments to a Gaussian proposal, so every method is measured by a true bound, `iwlb`;
+    `iwlb_fitted` is the bound with a proposal fitted to each image, which does not depend on how good the encoder is. `elbo` is
+    that of a posterior with a density, from 64 codes; `elbo_of_critic` is what a critic believes, which bounds nothing.
+    `code_std` is the width of the encoder's codes, a mean over latent variables, and `code_std_fitted` that of the fitted
+    Gaussians.
     """
     device = next(game.parameters()).device
     test = test.binarized().to(device)
     x = test.batch(torch.arange(min(images, len(test))))
-    estimates = {
-        "iwlb": Estimate.of_mean(iwlb_log_likelihood(game.decoder, _proposal(game), x, k)),
-        "iwlb_fitted": Estimate.of_mean(
-            iwlb_log_likelihood(game.decoder, FittedProposal(game.posterior, game.decoder), x, k)
-        ),
-        "reconstruction": Estimate.of_mean(-game.decoder.log_prob(x, game.posterior.sample(x))),
+    fitted = FittedProposal(game.posterior, game.decoder)
+    z = game.posterior.sample(x)
+    log_px_given_z = game.decoder.log_prob(x, z)
+    values = {
+        "iwlb": iwlb_log_likelihood(game.decoder, _proposal(game), x, k),
+        "iwlb_fitted": iwlb_log_likelihood(game.decoder, fitted, x, k),
+        "reconstruction": -log_px_given_z,
+        "code_std": game.posterior.sample(x, (64,)).std(0).mean(-1),
+        "code_std_fitted": fitted.fit(x)[1].mean(-1),
     }
+    if isinstance(game.posterior, ExplicitPosterior):
+        one_sample = [iwlb_log_likelihood(game.decoder, game.posterior, x, k=1) for _ in range(64)]
+        values["elbo"] = torch.stack(one_sample).mean(0)
     if isinstance(game, AVB):
-        z = game.posterior.sample(x)
-        believed = game.decoder.log_prob(x, z) - game.objective.log_ratio(game.critic(x, z))
-        estimates["elbo_of_critic"] = Estimate.of_mean(believed)
-    estimates["code_std"] = Estimate.of_mean(game.posterior.sample(x, (64,)).std(0).mean(-1))
-    estimates["code_std_fitted"] = Estimate.of_mean(FittedProposal(game.posterior, game.decoder).fit(x)[1].mean(-1))
-    return {
-        "importance_samples": k,
-        "images": len(x),
-        **{name: {"value": estimate.value, "stderr": estimate.stderr} for name, estimate in estimates.items()},
-    }
+        values["elbo_of_critic"] = log_px_given_z - game.objective.log_ratio(game.critic(x, z))
+    return {name: value.float() for name, value in values.items()}
 
 
 def _watch_four_points(images: data.Images) -> Callable[[LatentVariableGame], dict[str, float]]:

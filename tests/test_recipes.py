@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from avb_core import cli, data, evaluation, recipes
 from avb_core.games import AVB, IWAE, VAE
-from avb_core.runs import CorruptFile, read_json
+from avb_core.runs import CorruptFile, load_tensors, read_json
 from avb_core.training import TrainingConfig
 
 ROOT = Path(__file__).parents[1]
@@ -74,8 +74,8 @@ def small(tmp_path, monkeypatch):
     book = tmp_path / "book.toml"
     book.write_text(SMALL)
     monkeypatch.setattr(recipes, "BOOK", book)
-    monkeypatch.setattr(recipes.measure_four_points, "__defaults__", (2, 400))
-    monkeypatch.setattr(recipes.measure_images, "__defaults__", (5, 20))
+    for measure, few in ((recipes.measure_four_points, (2, 400)), (recipes.measure_images, (5, 20))):
+        monkeypatch.setattr(measure.__wrapped__, "__defaults__", few)  # within no_grad's wrapper
     monkeypatch.setattr(recipes, "kl_to_prior_histogram", lambda z: evaluation.kl_to_prior_histogram(z, bins=10))
     quadrature = evaluation.log_likelihood_quadrature
     monkeypatch.setattr(
@@ -187,9 +187,24 @@ def test_a_run_leaves_everything_in_its_folder(experiment, game, small, tmp_path
         assert {"elbo", "kl_knn", "kl_histogram", "reconstruction"} <= measured.keys()
     else:
         assert result["data"]["name"] == "digits" and measured["iwlb"]["stderr"] > 0
+        per_image, about = load_tensors(tmp_path / "per_image.safetensors")
+        assert about["seed"] == 1 and about["game"] == game
+        assert measured.keys() == {*per_image, "importance_samples", "images"} and ("elbo" in measured) == (
+            game != "avb"
+        )
+        for name, values in per_image.items():
+            assert values.shape == (20,) and values.mean().item() == pytest.approx(measured[name]["value"], rel=1e-5)
     model = recipes.load_model(of, tmp_path)
     torch.manual_seed(0)
     assert model.posterior.sample(torch.zeros(2, of.images("test").pixels.shape[1])).isfinite().all()
+
+
+def test_the_bounds_on_images_are_ordered(small):
+    """On average, that is: ELBO below L_k, and both below 0, the log of a probability of 1."""
+    game = recipes.recipe("mnist", "vae", "quick").build()
+    per_image = recipes.measure_images(game, data.digits("test"), k=50, images=200)
+    assert per_image["elbo"].mean() < per_image["iwlb"].mean() < 0
+    assert all(values.shape == (200,) for values in per_image.values())
 
 
 def test_loaded_weights_are_the_trained_ones(small, tmp_path, monkeypatch):
