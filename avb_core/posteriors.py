@@ -78,3 +78,57 @@ class ImplicitPosterior(Posterior):
     def sample(self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()) -> Float[Tensor, "*shape_batch d"]:
         # The network broadcasts x against the noise, so what depends on x alone is computed once, however many the samples.
         return self.network(x, torch.randn(*shape, *x.shape[:-1], self.noise_dim, dtype=x.dtype, device=x.device))
+
+
+class BasisNoisePosterior(Posterior):
+    """A black box whose moments are known: z = z0(x) + Σ_i a_i(x) ⊙ v_i(ε_i) with independent noises ε_i ~ N(0, I).
+
+    The noise networks v_i see no image, so their means and covariances serve all images at once, and those of z follow:
+    E z = z0 + Σ a_i ⊙ E v_i and Cov z = Σ diag(a_i) Cov(v_i) diag(a_i). Adaptive contrast needs them (Mescheder et al., ICML
+    version). `network` maps an image to (1 + len(noise_networks)) · latent_dim numbers, z0 and the a_i one after another.
+    """
+
+    def __init__(
+        self, network: nn.Module, noise_networks: Sequence[nn.Module], latent_dim: int, noise_dim: int, draws: int = 256
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.noise_networks = nn.ModuleList(noise_networks)
+        self.latent_dim = latent_dim
+        self.noise_dim = noise_dim
+        self.draws = draws
+
+    def sample(self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()) -> Float[Tensor, "*shape_batch d"]:
+        offset, scales = self._of_image(x)
+        noise = self._noise(x, (*shape, *x.shape[:-1]))
+        return offset + (scales * noise).sum(-2)
+
+    def moments(self, x: Float[Tensor, "*batch n"]) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d"]]:
+        """Mean and standard deviation of z given x, each coordinate's own, the v_i's moments taken from `draws` draws."""
+        offset, scales = self._of_image(x)
+        noise = self._noise(x, (self.draws,))
+        variance = (scales.square() * noise.var(0)).sum(-2)
+        return offset + (scales * noise.mean(0)).sum(-2), variance.sqrt() + MINIMUM_STD
+
+    def moments_full(
+        self, x: Float[Tensor, "*batch n"]
+    ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d d"]]:
+        """Mean of z given x, and the lower-triangular factor of its covariance."""
+        offset, scales = self._of_image(x)
+        noise = self._noise(x, (self.draws,))
+        centred = noise - noise.mean(0)
+        of_noise = torch.einsum("nid,nie->ide", centred, centred) / (self.draws - 1)
+        covariance = torch.einsum("...id,ide,...ie->...de", scales, of_noise, scales)
+        # Rounding can leave a direction of no variance slightly below zero.
+        floor = MINIMUM_STD**2 + 1e-6 * covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
+        identity = torch.eye(self.latent_dim, dtype=x.dtype, device=x.device)
+        scale_tril = torch.linalg.cholesky(covariance + floor[..., None, None] * identity)
+        return offset + (scales * noise.mean(0)).sum(-2), scale_tril
+
+    def _of_image(self, x: Tensor) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch i d"]]:
+        parts = self.network(x).unflatten(-1, (1 + len(self.noise_networks), self.latent_dim))
+        return parts[..., 0, :], parts[..., 1:, :]
+
+    def _noise(self, x: Tensor, shape: tuple[int, ...]) -> Float[Tensor, "*shape i d"]:
+        noise = torch.randn(len(self.noise_networks), *shape, self.noise_dim, dtype=x.dtype, device=x.device)
+        return torch.stack([network(each) for network, each in zip(self.noise_networks, noise, strict=True)], dim=-2)

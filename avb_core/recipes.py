@@ -215,7 +215,7 @@ def measure_four_points(game: LatentVariableGame, blocks: int = 5, per_image: in
         blocked["kl_knn"].append(kl_nearest_neighbour(aggregate, torch.randn_like(aggregate)))
         blocked["elbo"].append(float(log_px_given_z) - sum(kl_to_prior) / len(x))
         if isinstance(game, AVB):
-            log_ratio = game.objective.log_ratio(game.critic(x, z))
+            log_ratio = game.log_ratio(x, z)
             blocked["elbo_of_critic"].append(float(log_px_given_z - log_ratio.mean()))
     estimates = {name: Estimate.of_mean(torch.tensor(values)) for name, values in blocked.items() if values}
     estimates["kl_histogram"] = kl_to_prior_histogram(torch.cat(codes))
@@ -254,7 +254,7 @@ def measure_images(
         one_sample = [iwlb_log_likelihood(game.decoder, game.posterior, x, k=1) for _ in range(64)]
         values["elbo"] = torch.stack(one_sample).mean(0)
     if isinstance(game, AVB):
-        values["elbo_of_critic"] = log_px_given_z - game.objective.log_ratio(game.critic(x, z))
+        values["elbo_of_critic"] = log_px_given_z - game.log_ratio(x, z)
     return {name: value.float() for name, value in values.items()}
 
 

@@ -14,11 +14,11 @@ from avb_core.critics import InnerProductCritic, PairCritic
 from avb_core.data import Images, four_points
 from avb_core.decoders import BernoulliDecoder, GaussianDecoder
 from avb_core.divergences import forward_kl, kl, logistic, reverse_kl
-from avb_core.games import AVB, GAN, IWAE, VAE
+from avb_core.games import AVB, GAN, IWAE, VAE, AdaptiveContrastAVB
 from avb_core.games.game import Game
 from avb_core.games.gan import GENERATOR_LOSSES
 from avb_core.networks import MLP, ConcatenationMLP
-from avb_core.posteriors import MINIMUM_STD, GaussianPosterior, ImplicitPosterior
+from avb_core.posteriors import MINIMUM_STD, BasisNoisePosterior, GaussianPosterior, ImplicitPosterior
 from avb_core.testbeds import LinearGaussian
 from avb_core.training import TrainingConfig, train
 
@@ -43,7 +43,21 @@ def build_gan():
     return GAN(MLP(2, [6], 4), MLP(4, [6], 1), latent_dim=2)
 
 
-BUILDERS = {"VAE": build_vae, "IWAE": build_iwae, "AVB": build_avb, "GAN": build_gan}
+def build_adaptive_contrast():
+    return AdaptiveContrastAVB(
+        BasisNoisePosterior(MLP(4, [6], 2 * 4), [MLP(2, [5], 2) for _ in range(3)], 2, 2),
+        BernoulliDecoder(MLP(2, [6], 4)),
+        InnerProductCritic(MLP(4, [6], 5), MLP(2, [6], 5)),
+    )
+
+
+BUILDERS = {
+    "AdaptiveContrastAVB": build_adaptive_contrast,
+    "VAE": build_vae,
+    "IWAE": build_iwae,
+    "AVB": build_avb,
+    "GAN": build_gan,
+}
 every_game = pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS.keys())
 
 
@@ -188,12 +202,89 @@ def test_a_critic_cannot_beat_two_log_two_when_q_is_p():
         assert value > 2 * math.log(2) - 4 * stderr
 
 
-@pytest.mark.parametrize("build", [build_avb])
+@pytest.mark.parametrize("build", [build_avb, build_adaptive_contrast])
 def test_the_critic_sees_no_gradient_of_the_encoder(build):
     game = build()
     game.critic_loss(four_points().batch(torch.arange(4))).backward()
     assert all(parameter.grad is None for parameter in [*game.posterior.parameters(), *game.decoder.parameters()])
     assert all(parameter.grad is not None for parameter in game.critic.parameters())
+
+
+class LinearNoise(BasisNoisePosterior):
+    """A basis-noise posterior whose noise enters linearly: a full-covariance Gaussian with moments known exactly."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(3, 2 * 3), [nn.Linear(2, 2, bias=False) for _ in range(2)], 2, 2, draws=2)
+
+    def exact(self, x):
+        offset, scales = self._of_image(x)
+        factors = [scales[..., i, :, None] * network.weight for i, network in enumerate(self.noise_networks)]
+        covariance = sum(factor @ factor.mT for factor in factors)
+        return offset, covariance
+
+    def moments(self, x):
+        mean, covariance = self.exact(x)
+        return mean, covariance.diagonal(dim1=-2, dim2=-1).sqrt()
+
+    def moments_full(self, x):
+        mean, covariance = self.exact(x)
+        return mean, torch.linalg.cholesky(covariance)
+
+
+class RatioToContrast(nn.Module):
+    """log q̃ − log N(0, I) in the contrast's coordinates, q̃ a Gaussian of mean 0 with the correlations of a frozen q."""
+
+    def __init__(self, posterior, full_covariance):
+        super().__init__()
+        self.frozen, self.full_covariance = [posterior], full_covariance
+
+    def forward(self, x, u):
+        if self.full_covariance:
+            return torch.zeros_like(u[..., :1])
+        mean, covariance = self.frozen[0].exact(x)
+        std = covariance.diagonal(dim1=-2, dim2=-1).sqrt()
+        correlation = covariance / std[..., :, None] / std[..., None, :]
+        q = MultivariateNormal(torch.zeros_like(mean), correlation)
+        return (q.log_prob(u) - Normal(0.0, 1.0).log_prob(u).sum(-1))[..., None]
+
+
+@pytest.mark.parametrize("full_covariance", [False, True], ids=["diagonal", "full"])
+def test_adaptive_contrast_by_the_exact_elbo_and_its_gradient(linear_decoder, full_covariance):
+    """With the optimal critic, held fixed as a function, loss and encoder's gradient are those of the exact −ELBO."""
+    decoder, model = linear_decoder
+    posterior, frozen = LinearNoise(), LinearNoise()
+    frozen.load_state_dict(posterior.state_dict())
+    frozen.requires_grad_(False)
+    x, _ = model.sample(5)
+    mean, covariance = posterior.exact(x)
+    (truth := -model.elbo(x, mean, torch.linalg.cholesky(covariance)).mean()).backward()
+    exact = torch.cat([parameter.grad.flatten() for parameter in posterior.parameters()])
+    critic = PairCritic(RatioToContrast(frozen, full_covariance))
+    game = AdaptiveContrastAVB(posterior, decoder, critic, full_covariance=full_covariance)
+    value, stderr = mean_and_stderr(lambda: game.model_loss(x.repeat(100, 1)))
+    assert abs(value - truth.item()) < 4 * stderr
+    gradients = []
+    for _ in range(60):
+        game.zero_grad()
+        game.model_loss(x.repeat(100, 1)).backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in posterior.parameters()]))
+    gradients = torch.stack(gradients)
+    stderr = gradients.std(0) / math.sqrt(len(gradients))
+    assert ((gradients.mean(0) - exact).abs() < 5 * stderr + 1e-5).all()
+    assert (stderr < 0.1 * exact.abs().max()).all()
+
+
+def test_adaptive_contrast_s_own_log_ratio(linear_decoder):
+    posterior = LinearNoise()
+    x = torch.randn(4, 3)
+    with torch.no_grad():
+        z = posterior.sample(x, (7,))
+        mean, covariance = posterior.exact(x)
+        truth = MultivariateNormal(mean, covariance).log_prob(z) - Normal(0.0, 1.0).log_prob(z).sum(-1)
+        for full_covariance in (False, True):
+            critic = PairCritic(RatioToContrast(posterior, full_covariance))
+            game = AdaptiveContrastAVB(posterior, linear_decoder[0], critic, full_covariance=full_covariance)
+            torch.testing.assert_close(game.log_ratio(x, z), truth, atol=1e-3, rtol=1e-3)
 
 
 def gaussian_encoder():

@@ -129,7 +129,7 @@ FLOORS = (
     {"games"},
     # What plays the games is built up in this order.
     {"runs"},
-    {"data", "evaluation"},
+    {"data", "evaluation", "annealing"},
     {"training"},
     {"recipes"},
     {"check", "plots", "widgets", "cli"},

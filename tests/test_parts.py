@@ -12,7 +12,7 @@ from torch.distributions import Bernoulli, Independent, Normal
 from avb_core.critics import InnerProductCritic, PairCritic
 from avb_core.decoders import BernoulliDecoder, GaussianDecoder
 from avb_core.networks import MLP, ConcatenationMLP, InjectionMLP
-from avb_core.posteriors import GaussianPosterior, ImplicitPosterior
+from avb_core.posteriors import BasisNoisePosterior, GaussianPosterior, ImplicitPosterior
 
 BATCHES = [(), (1,), (5,), (2, 3)]
 
@@ -310,3 +310,62 @@ def test_with_the_prior_taken_off_the_optimal_score_is_log_q():
     log_q = stats.norm.logpdf(z.double(), x.double(), 0.5).sum(-1)
     log_p = stats.norm.logpdf(z.double()).sum(-1)
     np.testing.assert_allclose(PairCritic(LogQ(), subtract_log_prior=True)(x, z), log_q - log_p, rtol=1e-4, atol=1e-5)
+
+
+# --- moments of a black box -------------------------------------------------------------------------------------------
+
+
+def build_basis_noise(draws=256):
+    return BasisNoisePosterior(MLP(3, [8], 2 * 5), [MLP(4, [16], 2) for _ in range(4)], 2, 4, draws)
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("shape", [(), (6,), (2, 1)])
+def test_basis_noise_samples_have_the_right_shape(batch, shape):
+    posterior = build_basis_noise()
+    x = torch.randn(*batch, 3)
+    assert posterior.sample(x, shape).shape == (*shape, *batch, 2)
+    mean, std = posterior.moments(x)
+    assert mean.shape == std.shape == (*batch, 2) and (std > 0).all()
+    mean, scale_tril = posterior.moments_full(x)
+    assert mean.shape == (*batch, 2) and scale_tril.shape == (*batch, 2, 2)
+    assert torch.equal(scale_tril, scale_tril.tril())
+
+
+def test_basis_noise_moments_are_those_of_its_samples():
+    posterior = build_basis_noise(draws=50_000)
+    x = torch.randn(3, 3)
+    with torch.no_grad():
+        z = posterior.sample(x, (50_000,))
+        mean, std = posterior.moments(x)
+        mean_again, scale_tril = posterior.moments_full(x)
+    centred = z - z.mean(0)
+    products = centred[..., :, None] * centred[..., None, :]
+    root_2n = math.sqrt(2 / len(z))  # samples and draws are equally many, each with its error
+    assert ((z.mean(0) - mean).abs() < 5 * z.std(0) * root_2n).all()
+    assert ((z.mean(0) - mean_again).abs() < 5 * z.std(0) * root_2n).all()
+    covariance, stderr = products.mean(0), products.std(0) * root_2n
+    assert ((scale_tril @ scale_tril.mT - covariance).abs() < 5 * stderr).all()
+    of_variance = stderr.diagonal(dim1=-2, dim2=-1)
+    assert ((std.square() - z.var(0)).abs() < 5 * of_variance).all()
+    assert (covariance[:, 0, 1].abs() > 10 * stderr[:, 0, 1]).any(), "uncorrelated codes would test the diagonal only"
+
+
+def test_each_draw_of_basis_noise_is_its_own():
+    """Two images, or two draws for one image, share no noise: their codes are uncorrelated."""
+    posterior = build_basis_noise()
+    x = torch.randn(1, 3).repeat(2, 1)
+    with torch.no_grad():
+        z = posterior.sample(x, (20_000, 2))
+    flat = z.flatten(1, 2)[..., 0]
+    correlations = torch.corrcoef(flat.T) - torch.eye(4)
+    assert correlations.abs().max() < 4.5 / math.sqrt(len(flat))
+
+
+def test_gradients_flow_through_samples_and_moments():
+    posterior = build_basis_noise()
+    x = torch.randn(5, 3)
+    assert gradients_reach_every_parameter(posterior, posterior.sample(x).square().sum())
+    for moments in (posterior.moments, posterior.moments_full):
+        posterior.zero_grad()
+        assert gradients_reach_every_parameter(posterior, sum(part.sum() for part in moments(x)))

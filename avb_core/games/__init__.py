@@ -1,9 +1,10 @@
 """Every objective of the book is a game: named players, each with its own parameters and its own loss."""
 
+from avb_core.games.adaptive_contrast import AdaptiveContrastAVB
 from avb_core.games.avb import AVB
 from avb_core.games.game import Game
 from avb_core.games.gan import GAN
 from avb_core.games.iwae import IWAE
 from avb_core.games.vae import VAE
 
-__all__ = ["AVB", "GAN", "IWAE", "VAE", "Game"]
+__all__ = ["AVB", "GAN", "IWAE", "VAE", "AdaptiveContrastAVB", "Game"]

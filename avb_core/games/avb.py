@@ -51,4 +51,10 @@ class AVB(Game):
     def model_loss(self, x: Float[Tensor, "batch n"]) -> Float[Tensor, ""]:
         """E[T(x, z) − log p(x|z)], the negative of eq. 3.9 with the current critic for T*. Not a bound on −log p(x)."""
         z = self.posterior.sample(x)
-        return (self.objective.log_ratio(self.critic(x, z)) - self.decoder.log_prob(x, z)).mean()
+        return (self.log_ratio(x, z) - self.decoder.log_prob(x, z)).mean()
+
+    def log_ratio(
+        self, x: Float[Tensor, "*batch n"], z: Float[Tensor, "*shape_batch d"]
+    ) -> Float[Tensor, "*shape_batch"]:
+        """log q(z|x) − log p(z), as the critic sees it."""
+        return self.objective.log_ratio(self.critic(x, z))

@@ -1,0 +1,64 @@
+"""AVB with adaptive contrast: the critic compares the posterior with a Gaussian of the same moments instead of the prior."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from avb_core.critics import Critic
+from avb_core.decoders import Decoder
+from avb_core.divergences import CriticObjective, logistic
+from avb_core.games.avb import AVB
+from avb_core.gaussian import log_prob_standard_normal
+from avb_core.posteriors import BasisNoisePosterior
+
+
+class AdaptiveContrastAVB(AVB):
+    """ELBO = E_q[log p(x, z) − log r(z|x)] − KL(q ‖ r), the KL alone left to the critic (Mescheder et al., slides `ac`).
+
+    r(z|x) is the Gaussian with the mean and the standard deviations of q(z|x), or with `full_covariance` its covariance. The
+    critic sees codes in r's own coordinates, in which r is a standard normal for every image and q has mean 0 and variance 1:
+    KL(q ‖ r) is the same there, and Proposition 2 then covers all of the gradient, that through r's moments included.
+    """
+
+    posterior: BasisNoisePosterior
+
+    def __init__(
+        self,
+        posterior: BasisNoisePosterior,
+        decoder: Decoder,
+        critic: Critic,
+        objective: CriticObjective = logistic,
+        full_covariance: bool = False,
+    ) -> None:
+        super().__init__(posterior, decoder, critic, objective)
+        self.full_covariance = full_covariance
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, full_covariance={self.full_covariance}"
+
+    def normalized(
+        self, x: Float[Tensor, "*batch n"], z: Float[Tensor, "*shape_batch d"]
+    ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
+        """z in the coordinates of r(z|x), and log r(z|x)."""
+        if self.full_covariance:
+            mean, scale_tril = self.posterior.moments_full(x)
+            u = torch.linalg.solve_triangular(scale_tril, (z - mean)[..., None], upper=False)[..., 0]
+            log_volume = scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        else:
+            mean, std = self.posterior.moments(x)
+            u, log_volume = (z - mean) / std, std.log().sum(-1)
+        return u, log_prob_standard_normal(u) - log_volume
+
+    def critic_loss(self, x: Float[Tensor, "batch n"]) -> Float[Tensor, ""]:
+        """The critic's objective on q's codes against r's, both in r's coordinates."""
+        with torch.no_grad():
+            u, _ = self.normalized(x, self.posterior.sample(x))
+        on_q, on_r = self.critic(x, torch.stack([u, torch.randn_like(u)]))
+        return self.objective.critic_loss(on_q, on_r)
+
+    def log_ratio(
+        self, x: Float[Tensor, "*batch n"], z: Float[Tensor, "*shape_batch d"]
+    ) -> Float[Tensor, "*shape_batch"]:
+        """log q(z|x) − log p(z), as critic and contrast see it."""
+        u, log_r = self.normalized(x, z)
+        return self.objective.log_ratio(self.critic(x, u)) + log_r - log_prob_standard_normal(z)

@@ -1,0 +1,97 @@
+"""Annealed importance sampling against linear-Gaussian models, whose log-likelihood is known in every dimension."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from avb_core.annealing import Annealing, ais_log_likelihood
+from avb_core.decoders import BernoulliDecoder, GaussianDecoder
+from avb_core.evaluation import log_likelihood_quadrature
+from avb_core.networks import MLP
+from avb_core.testbeds import LinearGaussian
+
+
+def linear_model(d, seed=0):
+    """A decoder, the exact model that it is, four images, and an exact posterior sample and Gaussian fit for each."""
+    torch.manual_seed(seed)
+    decoder = GaussianDecoder(nn.Linear(d, 2 * d), std=0.5)
+    nn.init.normal_(decoder.network.weight, std=1.5 / math.sqrt(d))
+    model = LinearGaussian(decoder.network.weight.detach(), decoder.network.bias.detach(), 0.5)
+    x, z = model.sample(4)
+    mean, scale_tril = model.posterior(x)
+    marginal_std = (scale_tril @ scale_tril.T).diagonal().sqrt().expand(len(x), -1)
+    return decoder, model, x, z, (mean, marginal_std)
+
+
+def test_the_schedule_rises_from_the_start_to_the_end():
+    betas = Annealing(temperatures=7).schedule()
+    assert len(betas) == 8 and betas[0] == 0 and betas[-1] == 1
+    assert (betas.diff() > 0).all()
+    torch.testing.assert_close(betas, 1 - betas.flip(0))  # as slow at the end as at the start
+
+
+@pytest.mark.parametrize("d, fitted", [(2, False), (6, False), (2, True), (16, True)])
+def test_both_bounds_close_on_the_truth(d, fitted):
+    decoder, model, x, z, fit = linear_model(d)
+    annealing = Annealing(temperatures=200, leapfrog=8, chains=24)
+    bounds = ais_log_likelihood(decoder, x, d, annealing, fit if fitted else None, posterior_sample=z)
+    truth = model.log_marginal(x)
+    # The error of log of the mean weight, by the spread of the weights.
+    relative = (bounds.log_weights - bounds.log_weights.logsumexp(0) + math.log(annealing.chains)).exp()
+    stderr = relative.std(0) / math.sqrt(annealing.chains)
+    assert ((bounds.lower - truth).abs() < 5 * stderr + 0.02).all()
+    assert (bounds.lower - truth).abs().mean() < 0.3
+    assert (bounds.upper - truth).abs().mean() < 0.4
+    assert 0.5 < bounds.acceptance < 0.8
+
+
+def test_too_few_temperatures_leave_a_gap_between_the_bounds_and_the_truth_within():
+    decoder, model, x, z, _ = linear_model(16)
+    bounds = ais_log_likelihood(decoder, x, 16, Annealing(temperatures=20, chains=4), posterior_sample=z)
+    truth = model.log_marginal(x).mean()
+    assert bounds.lower.mean() < truth - 1 and bounds.upper.mean() > truth + 1
+
+
+def test_weights_are_unbiased_however_badly_the_chain_mixes():
+    """E w = p(x) holds for two temperatures and one leapfrog step too, where the spread is still small enough to average."""
+    torch.manual_seed(0)
+    decoder = GaussianDecoder(nn.Linear(1, 1), std=1.0)
+    model = LinearGaussian(decoder.network.weight.detach(), decoder.network.bias.detach(), 1.0)
+    x = torch.tensor([[0.3]])
+    bounds = ais_log_likelihood(decoder, x, 1, Annealing(temperatures=2, leapfrog=1, chains=100_000))
+    ratio = (bounds.log_weights - model.log_marginal(x)).exp()
+    assert abs(ratio.mean().item() - 1) < 4 * ratio.std().item() / math.sqrt(len(ratio))
+
+
+def test_a_nonlinear_decoder_by_quadrature():
+    torch.manual_seed(0)
+    decoder = BernoulliDecoder(MLP(2, [16], 6))
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.mul_(3)
+    x = torch.bernoulli(torch.full((5, 6), 0.5))
+    truth, error = log_likelihood_quadrature(decoder, x)
+    bounds = ais_log_likelihood(decoder, x, 2, Annealing(temperatures=200, leapfrog=5, chains=32))
+    assert error < 1e-3
+    assert (bounds.lower - truth).abs().max() < 0.1
+
+
+def test_the_decoder_is_left_as_it_was():
+    decoder, _, x, _, _ = linear_model(2)
+    decoder.network.bias.requires_grad_(False)
+    ais_log_likelihood(decoder, x, 2, Annealing(temperatures=2, chains=2))
+    assert decoder.network.weight.requires_grad and not decoder.network.bias.requires_grad
+    assert all(parameter.grad is None for parameter in decoder.parameters())
+
+
+def test_bad_input_is_named():
+    decoder, _, x, z, fit = linear_model(2)
+    for name in ("temperatures", "leapfrog", "chains"):
+        with pytest.raises(ValueError, match=f"^{name}: expected at least 1"):
+            Annealing(**{name: 0})
+    with pytest.raises(ValueError, match="^start mean: expected shape"):
+        ais_log_likelihood(decoder, x, 2, start=(fit[0][:1], fit[1]))
+    with pytest.raises(ValueError, match="^posterior_sample: expected shape"):
+        ais_log_likelihood(decoder, x, 2, posterior_sample=z[0])
