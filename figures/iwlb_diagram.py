@@ -16,7 +16,7 @@ from avb_core.plots import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION, style
 
 TARGET = Path(__file__).with_suffix(".svg")
 # Posterior N(0, 1), proposal N(1, 1): log p(x) − L_k, exact (the chapter's `gap_exact`).
-GAPS = {1: 0.5, 2: 0.2905, 5: 0.1389, 10: 0.0737, 100: 0.0084}
+GAPS = {1: 0.5, 2: 0.2905, 5: 0.1355, 10: 0.0737, 100: 0.0084}
 CODES = np.array([-1.35, -0.5, 0.25, 0.85, 1.5, 2.45])
 SHIFT = 1.3
 
@@ -96,7 +96,7 @@ def resampling(ax: Axes) -> None:
         x = place(code)
         ax.plot((x, x), (base, 3.05), color=BLUE, linewidth=1, linestyle=":")
         ax.plot(x, 2.95, "o", color=BLUE, markersize=5)
-        ax.plot(x, 2.05, "o", color=GREEN, markersize=52 * np.sqrt(weight), alpha=0.85, markeredgewidth=0)
+        ax.plot(x, 2.05, "o", color=GREEN, markersize=46 * np.sqrt(weight), alpha=0.85, markeredgewidth=0)
         if index == chosen:
             arrow(ax, (x, 1.45), (x, 0.98), ORANGE)
             ax.plot(x, 0.75, "o", color=ORANGE, markersize=8)
