@@ -45,6 +45,18 @@ class InnerProductCritic(Critic):
         return (self.x_network(x) * self.z_network(z)).sum(-1)
 
 
+class CodeCritic(Critic):
+    """T(z) from one network of the code alone: it learns log q(z) − log p(z) of the aggregate, and AVB becomes an adversarial
+    autoencoder (Makhzani et al., 2015; Mescheder et al., eqs. 5.1–5.5)."""
+
+    def __init__(self, network: nn.Module, subtract_log_prior: bool = False) -> None:
+        super().__init__(subtract_log_prior)
+        self.network = network
+
+    def score(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+        return self.network(z).squeeze(-1)
+
+
 class PairCritic(Critic):
     """T(x, z) from one network of two arguments, such as `ConcatenationMLP` or `InjectionMLP`, with a single output."""
 

@@ -4,6 +4,7 @@
 to the parameters. A posterior that can tell the log-density of its samples is explicit; one that cannot is implicit.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -60,6 +61,60 @@ class GaussianPosterior(ExplicitPosterior):
         mean, std = self(x)
         z = reparameterize(mean, std, torch.randn(*shape, *mean.shape, dtype=mean.dtype, device=mean.device))
         return z, log_prob_diagonal(z, mean, std)
+
+
+class AuxiliaryPosterior(ExplicitPosterior):
+    """q(z | x) = ∫ q(z | x, a) q(a | x) da with Gaussians on the right: a mixture of endlessly many (Maaløe et al., 2016).
+
+    Its density is not known, but log q(z, a | x) − log r(a | x, z) stands in for it: 1 over its exponential has the expectation
+    1/q(z | x) over a ~ q(a | x, z), for any r. So weights remain unbiased and bounds remain bounds; r narrows the gap.
+    `of_image` maps x to mean and raw std of a; `of_pair` maps (x, a) to those of z; `backwards` maps (x, z) to those of r.
+    """
+
+    def __init__(
+        self, of_image: nn.Module, of_pair: nn.Module, backwards: nn.Module, latent_dim: int, auxiliary_dim: int
+    ) -> None:
+        super().__init__()
+        self.of_image = GaussianPosterior(of_image, auxiliary_dim)
+        self.of_pair = of_pair
+        self.backwards = backwards
+        self.latent_dim = latent_dim
+
+    def sample_with_log_prob(
+        self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()
+    ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
+        a, log_q_of_a = self.of_image.sample_with_log_prob(x, shape)
+        mean, std = mean_and_std(self.of_pair(x, a))
+        z = reparameterize(mean, std)
+        return z, log_prob_diagonal(z, mean, std) + log_q_of_a - log_prob_diagonal(
+            a, *mean_and_std(self.backwards(x, z))
+        )
+
+
+class SemiImplicitPosterior(ExplicitPosterior):
+    """q(z | x) = E_ε N(z; mean(x, ε), std(x, ε)²): a Gaussian whose parameters come from a black box (Yin and Zhou, 2018).
+
+    The density is averaged over the ε that made z and `extra` others. 1 over that average has the expectation 1/q(z | x), so
+    weights remain unbiased and bounds remain bounds; the more `extra`, the narrower the gap, at as many times the price.
+    `network` maps (x, ε) to mean and raw std. Raises ValueError for a negative `extra`.
+    """
+
+    def __init__(self, network: nn.Module, latent_dim: int, noise_dim: int, extra: int = 10) -> None:
+        super().__init__()
+        if extra < 0:
+            raise ValueError(f"extra: expected 0 or more noises, got {extra}")
+        self.network = network
+        self.latent_dim = latent_dim
+        self.noise_dim = noise_dim
+        self.extra = extra
+
+    def sample_with_log_prob(
+        self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()
+    ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
+        shape = (1 + self.extra, *shape, *x.shape[:-1], self.noise_dim)
+        mean, std = mean_and_std(self.network(x, torch.randn(shape, dtype=x.dtype, device=x.device)))
+        z = reparameterize(mean[0], std[0])
+        return z, log_prob_diagonal(z, mean, std).logsumexp(0) - math.log(1 + self.extra)
 
 
 class ImplicitPosterior(Posterior):
@@ -132,3 +187,9 @@ class BasisNoisePosterior(Posterior):
     def _noise(self, x: Tensor, shape: tuple[int, ...]) -> Float[Tensor, "*shape i d"]:
         noise = torch.randn(len(self.noise_networks), *shape, self.noise_dim, dtype=x.dtype, device=x.device)
         return torch.stack([network(each) for network, each in zip(self.noise_networks, noise, strict=True)], dim=-2)
+
+
+def mean_and_std(output: Float[Tensor, "*batch 2d"]) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d"]]:
+    """The parameters of a diagonal Gaussian from a network's output."""
+    mean, raw_std = output.chunk(2, dim=-1)
+    return mean, softplus(raw_std) + MINIMUM_STD

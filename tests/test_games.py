@@ -11,9 +11,10 @@ from torch.distributions import Independent, MultivariateNormal, Normal
 
 import avb_core.games
 from avb_core.critics import InnerProductCritic, PairCritic
-from avb_core.data import Images, four_points
+from avb_core.data import Images, Points, four_points
 from avb_core.decoders import BernoulliDecoder, GaussianDecoder
 from avb_core.divergences import forward_kl, kl, logistic, reverse_kl
+from avb_core.flows import InverseAutoregressiveFlow
 from avb_core.games import AVB, GAN, IWAE, VAE, AdaptiveContrastAVB
 from avb_core.games.game import Game
 from avb_core.games.gan import GENERATOR_LOSSES
@@ -412,9 +413,25 @@ def test_near_the_posterior_the_doubly_reparameterized_signal_rises_with_k_and_t
     assert signal_to_noise(32, False) < 0.67 * signal_to_noise(2, False)
 
 
-def test_iwae_refuses_no_samples():
+def test_iwae_refuses_what_it_cannot_play():
     with pytest.raises(ValueError, match="^k: expected at least 1"):
         IWAE(gaussian_encoder(), GaussianDecoder(nn.Linear(2, 3)), k=0)
+    flow = InverseAutoregressiveFlow(nn.Linear(3, 6), 2, 2, [8])
+    with pytest.raises(ValueError, match="^posterior: expected a GaussianPosterior, got InverseAutoregressiveFlow"):
+        IWAE(flow, GaussianDecoder(nn.Linear(2, 3)), k=2, doubly_reparameterized=True)
+
+
+def test_a_flow_plays_for_the_elbo(linear_decoder):
+    """With one sample the loss is −ELBO of any explicit posterior: trained, it falls towards −log p(x) and not below."""
+    decoder, model = linear_decoder
+    decoder.requires_grad_(False)
+    x, _ = model.sample(64)
+    game = IWAE(InverseAutoregressiveFlow(MLP(3, [16], 8), 2, 4, [16]), decoder, k=1)
+    truth = -model.log_marginal(x).mean().item()
+    before, _ = mean_and_stderr(lambda: game.model_loss(x))
+    train(game, Points("x", x), TrainingConfig(600, 64, {"model": 1e-2}, schedule="cosine"))
+    after, stderr = mean_and_stderr(lambda: game.model_loss(x), 200)
+    assert truth - 4 * stderr < after < truth + 0.1 * (before - truth)
 
 
 class Shift(nn.Module):

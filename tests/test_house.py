@@ -126,6 +126,7 @@ FLOORS = (
     {"_validate"},
     {"gaussian", "bounds", "divergences"},
     {"networks", "posteriors", "decoders", "critics", "testbeds"},
+    {"flows"},
     {"games"},
     # What plays the games is built up in this order.
     {"runs"},

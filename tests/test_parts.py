@@ -9,10 +9,18 @@ from scipy import integrate, stats
 from torch import nn
 from torch.distributions import Bernoulli, Independent, Normal
 
-from avb_core.critics import InnerProductCritic, PairCritic
+from avb_core.critics import CodeCritic, InnerProductCritic, PairCritic
 from avb_core.decoders import BernoulliDecoder, GaussianDecoder
+from avb_core.flows import AutoregressiveMLP, InverseAutoregressiveFlow
 from avb_core.networks import MLP, ConcatenationMLP, InjectionMLP
-from avb_core.posteriors import BasisNoisePosterior, GaussianPosterior, ImplicitPosterior
+from avb_core.posteriors import (
+    AuxiliaryPosterior,
+    BasisNoisePosterior,
+    ExplicitPosterior,
+    GaussianPosterior,
+    ImplicitPosterior,
+    SemiImplicitPosterior,
+)
 
 BATCHES = [(), (1,), (5,), (2, 3)]
 
@@ -369,3 +377,139 @@ def test_gradients_flow_through_samples_and_moments():
     for moments in (posterior.moments, posterior.moments_full):
         posterior.zero_grad()
         assert gradients_reach_every_parameter(posterior, sum(part.sum() for part in moments(x)))
+
+
+# --- posteriors beyond the Gaussian, with a density or an honest stand-in ---------------------------------------------
+
+
+def build_flow(d=2, steps=2):
+    return InverseAutoregressiveFlow(MLP(3, [8], 2 * d + 5), d, context_dim=5, widths=[16, 16], steps=steps)
+
+
+def build_auxiliary():
+    pair = (ConcatenationMLP((3, 1), [8], 4), ConcatenationMLP((3, 2), [8], 2))
+    return AuxiliaryPosterior(MLP(3, [8], 2), *pair, latent_dim=2, auxiliary_dim=1)
+
+
+def build_semi_implicit(extra=4):
+    return SemiImplicitPosterior(ConcatenationMLP((3, 2), [8], 4), 2, 2, extra)
+
+
+EXPLICIT = {"flow": build_flow, "auxiliary": build_auxiliary, "semi-implicit": build_semi_implicit}
+every_explicit = pytest.mark.parametrize("build", EXPLICIT.values(), ids=EXPLICIT.keys())
+
+
+@every_explicit
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("shape", [(), (6,), (2, 1)])
+def test_explicit_posteriors_have_the_right_shapes(build, batch, shape):
+    posterior = build()
+    z, log_q = posterior.sample_with_log_prob(torch.randn(*batch, 3), shape)
+    assert isinstance(posterior, ExplicitPosterior)
+    assert z.shape == (*shape, *batch, 2) and log_q.shape == (*shape, *batch)
+    assert posterior.sample(torch.randn(*batch, 3), shape).shape == z.shape
+
+
+@every_explicit
+def test_gradients_reach_all_of_an_explicit_posterior(build):
+    posterior = build()
+    z, log_q = posterior.sample_with_log_prob(torch.randn(20, 3), (5,))
+    assert gradients_reach_every_parameter(posterior, (z.square().sum(-1) + log_q).mean())
+
+
+@every_explicit
+def test_importance_weights_are_unbiased(build):
+    """E[g(z)/q(z|x)] = ∫ g = 1 for a density g narrower than q: what makes every bound a bound, for a stand-in too."""
+    posterior = build()
+    x = torch.randn(1, 3)
+    with torch.no_grad():
+        centre, width = posterior.sample(x, (2000,)).mean(0), 0.5 * posterior.sample(x, (2000,)).std(0)
+        z, log_q = posterior.sample_with_log_prob(x, (100_000,))
+        weights = (Independent(Normal(centre, width), 1).log_prob(z) - log_q).exp().double()
+    stderr = weights.std().item() / math.sqrt(len(weights))
+    assert abs(weights.mean().item() - 1) < 4 * stderr
+    assert stderr < 0.02
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_a_coordinate_of_an_autoregressive_network_sees_those_before_it_only(d):
+    network = AutoregressiveMLP(d, 2, [16, 16])
+    context = torch.randn(2)
+    for output in (0, 1):
+        jacobian = torch.autograd.functional.jacobian(lambda z, o=output: network(z, context)[o], torch.randn(d))
+        assert torch.equal(jacobian, jacobian.tril(-1))
+        assert d == 1 or (jacobian[range(1, d), range(d - 1)] != 0).any()
+    assert torch.autograd.functional.jacobian(lambda c: network(torch.zeros(d), c)[0], context).abs().sum() > 0
+    with pytest.raises(ValueError, match="^widths: "):
+        AutoregressiveMLP(d, 2, [])
+
+
+@pytest.mark.parametrize("d, steps", [(1, 1), (2, 1), (3, 2), (4, 3)])
+def test_a_flow_s_density_by_the_jacobian(d, steps):
+    """log N(noise) − log |det ∂z/∂noise|, the determinant by automatic differentiation of the whole map."""
+    flow = build_flow(d, steps).double()
+    x = torch.randn(3, dtype=torch.float64)
+    torch.manual_seed(5)
+    z, log_q = flow.sample_with_log_prob(x)
+    torch.manual_seed(5)
+    noise = torch.empty(d, dtype=torch.float64).normal_()
+
+    def of_noise(noise):
+        output = flow.network(x)
+        z = output[:d] + (nn.functional.softplus(output[d : 2 * d]) + 1e-5) * noise
+        for step in flow.steps:
+            z = z.flip(-1)
+            shift, raw = step(z, output[2 * d :])
+            z = torch.sigmoid(raw + 1.5) * z + torch.sigmoid(-raw - 1.5) * shift
+        return z
+
+    torch.testing.assert_close(of_noise(noise), z)
+    jacobian = torch.autograd.functional.jacobian(of_noise, noise)
+    truth = stats.norm.logpdf(noise.numpy()).sum() - np.linalg.slogdet(jacobian.numpy())[1]
+    assert log_q.item() == pytest.approx(truth, abs=1e-9)
+
+
+def test_more_noises_bring_a_semi_implicit_density_closer_from_above():
+    """E log of the noises' average ≥ log q, and falls towards it: a linear network makes q a Gaussian, known exactly."""
+
+    class Linear(nn.Module):
+        def forward(self, x, noise):
+            raw = math.log(math.expm1(0.5)) * torch.ones_like(noise)
+            return torch.cat([x + 2 * noise, raw], -1)
+
+    gaps = []
+    for extra in (0, 4, 64):
+        posterior = SemiImplicitPosterior(Linear(), 1, 1, extra)
+        z, log_q = posterior.sample_with_log_prob(torch.tensor([0.3]), (20_000,))
+        truth = Normal(0.3, math.sqrt(4.25)).log_prob(z[:, 0])
+        gaps.append((log_q - truth).mean().item())
+    assert gaps[0] > 1.0 and gaps[0] > 2 * gaps[1] > 0 and 0.2 * gaps[1] > gaps[2] > 0
+    with pytest.raises(ValueError, match="^extra: "):
+        SemiImplicitPosterior(Linear(), 1, 1, -1)
+
+
+def test_an_auxiliary_posterior_with_the_exact_way_back_is_exact():
+    """a ~ N(0, 1), z | a ~ N(a, 1): q(z) = N(0, 2) and r = q(a | z) = N(z/2, 1/2), with which the stand-in is log q itself."""
+
+    class Constant(nn.Module):
+        def __init__(self, mean_of_second, std):
+            super().__init__()
+            self.mean_of_second, self.raw = mean_of_second, math.log(math.expm1(std - 1e-5))
+
+        def forward(self, x, second=None):
+            mean = torch.zeros_like(x) if second is None else self.mean_of_second * second
+            return torch.cat([mean, torch.full_like(mean, self.raw)], -1)
+
+    exact = AuxiliaryPosterior(Constant(0, 1.0), Constant(1.0, 1.0), Constant(0.5, math.sqrt(0.5)), 1, 1)
+    z, stand_in = exact.sample_with_log_prob(torch.zeros(1), (50,))
+    torch.testing.assert_close(stand_in, Normal(0.0, math.sqrt(2)).log_prob(z[:, 0]), atol=1e-4, rtol=1e-4)
+
+
+def test_a_code_critic_does_not_look_at_the_image():
+    critic = CodeCritic(MLP(2, [8], 1))
+    z = torch.randn(5, 4, 2)
+    torch.testing.assert_close(critic(torch.randn(4, 3), z), critic(torch.zeros(4, 3), z))
+    assert critic(torch.zeros(4, 3), z).shape == (5, 4)
+    minus_prior = CodeCritic(critic.network, subtract_log_prior=True)
+    expected = critic(torch.zeros(4, 3), z) - Normal(0.0, 1.0).log_prob(z).sum(-1)
+    torch.testing.assert_close(minus_prior(torch.zeros(4, 3), z), expected)

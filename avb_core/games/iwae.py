@@ -9,24 +9,27 @@ from avb_core.bounds import iwlb
 from avb_core.decoders import Decoder
 from avb_core.games.game import Game
 from avb_core.gaussian import log_prob_diagonal, log_prob_standard_normal, reparameterize
-from avb_core.posteriors import GaussianPosterior
+from avb_core.posteriors import ExplicitPosterior, GaussianPosterior
 
 
 class IWAE(Game):
-    """Maximize the importance weighted lower bound L_k (Burda, Grosse and Salakhutdinov, 2016) with a Gaussian posterior.
+    """Maximize the importance weighted lower bound L_k (Burda, Grosse and Salakhutdinov, 2016) with an explicit posterior.
 
     The signal of the encoder's gradient sinks below its noise as k grows (Rainforth et al., 2018). With
     `doubly_reparameterized` the encoder gets the estimator of Tucker et al. (2019) instead, which has the same expectation:
     Σ_j ŵ_j² ∂log w_j/∂z_j · ∂z_j/∂φ with normalized weights ŵ, without φ's direct part in log q. The decoder's gradient stays.
-    Raises ValueError for k < 1.
+    Any posterior that knows its density will do, and k = 1 is the ELBO; the doubly reparameterized estimator is for the
+    Gaussian one. Raises ValueError for k < 1, and for another posterior with `doubly_reparameterized`.
     """
 
     def __init__(
-        self, posterior: GaussianPosterior, decoder: Decoder, k: int, doubly_reparameterized: bool = False
+        self, posterior: ExplicitPosterior, decoder: Decoder, k: int, doubly_reparameterized: bool = False
     ) -> None:
         super().__init__()
         if k < 1:
             raise ValueError(f"k: expected at least 1 importance sample, got {k}")
+        if doubly_reparameterized and not isinstance(posterior, GaussianPosterior):
+            raise ValueError(f"posterior: expected a GaussianPosterior, got {type(posterior).__name__}")
         self.posterior = posterior
         self.decoder = decoder
         self.k = k
@@ -41,22 +44,15 @@ class IWAE(Game):
 
     def model_loss(self, x: Float[Tensor, "batch n"]) -> Float[Tensor, ""]:
         """−L_k, a mean over the images, from k codes for each."""
+        if not self.doubly_reparameterized:
+            z, log_q = self.posterior.sample_with_log_prob(x, (self.k,))
+            return -iwlb(self.decoder.log_prob(x, z) + log_prob_standard_normal(z) - log_q).mean()
         mean, std = self.posterior(x)
         z = reparameterize(mean, std, mean.new_empty(self.k, *mean.shape).normal_())
-        if not self.doubly_reparameterized:
-            return -iwlb(self._log_weights(x, z, mean, std)).mean()
-        log_weights = self._log_weights(x, z, mean.detach(), std.detach())
+        log_q = log_prob_diagonal(z, mean.detach(), std.detach())
+        log_weights = self.decoder.log_prob(x, z) + log_prob_standard_normal(z) - log_q
         if z.requires_grad:
             # L_k hands ŵ_j ∂log w_j/∂z_j to each code; on its way on to the encoder it is weighed by ŵ_j once more.
             normalized = log_weights.detach().softmax(0)[..., None]
             z.register_hook(lambda gradient: normalized * gradient)
         return -iwlb(log_weights).mean()
-
-    def _log_weights(
-        self,
-        x: Float[Tensor, "batch n"],
-        z: Float[Tensor, "k batch d"],
-        mean: Float[Tensor, "batch d"],
-        std: Float[Tensor, "batch d"],
-    ) -> Float[Tensor, "k batch"]:
-        return self.decoder.log_prob(x, z) + log_prob_standard_normal(z) - log_prob_diagonal(z, mean, std)
