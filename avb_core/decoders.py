@@ -75,3 +75,19 @@ class GaussianDecoder(Decoder):
     def sample(self, z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch n"]:
         mean = self.mean(z)
         return mean + self.log_std.exp() * torch.randn_like(mean)
+
+
+class ImplicitDecoder(nn.Module):
+    """A black box x = network(z, ε) with ε ~ N(0, I): images without a density, as a generator makes them.
+
+    Not a `Decoder`, for it has no `log_prob`; only adversaries can train it.
+    """
+
+    def __init__(self, network: nn.Module, noise_dim: int) -> None:
+        super().__init__()
+        self.network = network
+        self.noise_dim = noise_dim
+
+    def sample(self, z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch n"]:
+        """x ~ p(x | z), through which gradients flow to the parameters and to z."""
+        return self.network(z, torch.randn(*z.shape[:-1], self.noise_dim, dtype=z.dtype, device=z.device))

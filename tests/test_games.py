@@ -1,5 +1,6 @@
 """Games: what each loss means on models that are known exactly, and that each player moves itself and nobody else."""
 
+import copy
 import math
 
 import numpy as np
@@ -7,15 +8,15 @@ import pytest
 import torch
 from scipy import integrate, stats
 from torch import nn
-from torch.distributions import Independent, MultivariateNormal, Normal
+from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
 import avb_core.games
-from avb_core.critics import InnerProductCritic, PairCritic
+from avb_core.critics import CodeCritic, InnerProductCritic, PairCritic
 from avb_core.data import Images, Points, four_points
-from avb_core.decoders import BernoulliDecoder, GaussianDecoder
+from avb_core.decoders import BernoulliDecoder, GaussianDecoder, ImplicitDecoder
 from avb_core.divergences import forward_kl, kl, logistic, reverse_kl
 from avb_core.flows import InverseAutoregressiveFlow
-from avb_core.games import AVB, GAN, IWAE, VAE, AdaptiveContrastAVB
+from avb_core.games import AVB, GAN, IWAE, VAE, AdaptiveContrastAVB, JointAdversary, TwoAdversaries
 from avb_core.games.game import Game
 from avb_core.games.gan import GENERATOR_LOSSES
 from avb_core.networks import MLP, ConcatenationMLP
@@ -40,6 +41,21 @@ def build_iwae():
     return IWAE(GaussianPosterior(MLP(4, [6], 4), 2), BernoulliDecoder(MLP(2, [6], 4)), k=3)
 
 
+def build_implicit():
+    """An encoder and a decoder of which neither has a density."""
+    posterior = ImplicitPosterior(ConcatenationMLP((4, 3), [6], 2), 2, 3)
+    return posterior, ImplicitDecoder(ConcatenationMLP((2, 3), [6], 4), 3)
+
+
+def build_joint_adversary():
+    return JointAdversary(*build_implicit(), PairCritic(ConcatenationMLP((4, 2), [6], 1)))
+
+
+def build_two_adversaries():
+    critics = CodeCritic(MLP(2, [6], 1)), PairCritic(ConcatenationMLP((4, 2), [6], 1))
+    return TwoAdversaries(*build_implicit(), *critics)
+
+
 def build_gan():
     return GAN(MLP(2, [6], 4), MLP(4, [6], 1), latent_dim=2)
 
@@ -58,6 +74,8 @@ BUILDERS = {
     "IWAE": build_iwae,
     "AVB": build_avb,
     "GAN": build_gan,
+    "JointAdversary": build_joint_adversary,
+    "TwoAdversaries": build_two_adversaries,
 }
 every_game = pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS.keys())
 
@@ -529,8 +547,153 @@ def test_the_discriminator_sees_no_gradient_of_the_generator():
 
 
 def test_an_unknown_generator_objective_is_named():
-    with pytest.raises(ValueError, match="^generator_objective: expected one of minimax, .*got 'wasserstein'"):
+    with pytest.raises(ValueError, match="^generator objective: expected one of minimax, .*got 'wasserstein'"):
         GAN(MLP(2, [6], 4), MLP(4, [6], 1), 2, "wasserstein")
+
+
+class AffineDecoder(nn.Module):
+    """x = W z + b + 0.8 ε, a black box whose law happens to be known."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 3)
+
+    def forward(self, z, noise):
+        return self.linear(z) + 0.8 * noise
+
+
+class GaussianWorld:
+    """Data N(0, 0.7 I), the encoder `AffineNoise` and the decoder `AffineDecoder`: every joint law of (x, z) is a Gaussian."""
+
+    def __init__(self, encoder, decoder):
+        a, factor, w = encoder.of_image.weight, encoder.scale_tril, decoder.linear.weight
+        data = 0.7 * torch.eye(3)
+        of_code = a @ data @ a.T + factor @ factor.T
+        shift = torch.cat([decoder.linear.bias, torch.zeros(2)])
+        noise = 0.64 * torch.eye(3)
+        nothing = torch.zeros(3, 2)
+        self.q = self.law([[data, data @ a.T], [a @ data, of_code]])
+        self.p = self.law([[w @ w.T + noise, w], [w.T, torch.eye(2)]], shift)
+        self.q_of_code_and_decoder = self.law(
+            [[w @ of_code @ w.T + noise, w @ of_code], [of_code @ w.T, of_code]], shift
+        )
+        self.data_and_prior = self.law([[data, nothing], [nothing.T, torch.eye(2)]])
+        self.data_and_codes = self.law([[data, nothing], [nothing.T, of_code]])
+        self.q_of_code = MultivariateNormal(torch.zeros(2), of_code)
+        self.prior = MultivariateNormal(torch.zeros(2), torch.eye(2))
+
+    @staticmethod
+    def law(blocks, mean=None):
+        covariance = torch.cat([torch.cat(row, 1) for row in blocks])
+        return MultivariateNormal(torch.zeros(5) if mean is None else mean, covariance)
+
+
+class PairRatio(nn.Module):
+    """log of one joint law over another, as a critic of pairs."""
+
+    def __init__(self, above, below):
+        super().__init__()
+        self.above, self.below = above, below
+
+    def forward(self, x, z):
+        pair = torch.cat([x.expand(*z.shape[:-1], -1), z], -1)
+        return (self.above.log_prob(pair) - self.below.log_prob(pair))[..., None]
+
+
+class CodeRatio(nn.Module):
+    """log q(z) − log p(z)."""
+
+    def __init__(self, world):
+        super().__init__()
+        self.world = world
+
+    def forward(self, z):
+        return (self.world.q_of_code.log_prob(z) - self.world.prior.log_prob(z))[..., None]
+
+
+def gaussian_parts():
+    """Encoder and decoder not far from each other's inverse, so that no weight exp(T) is extreme."""
+    encoder, decoder = AffineNoise(), AffineDecoder()
+    with torch.no_grad():
+        encoder.of_image.weight.copy_(torch.tensor([[0.5, 0.1, 0.0], [0.0, 0.4, 0.2]]))
+        decoder.linear.weight.copy_(torch.tensor([[0.4, 0.0], [0.1, 0.3], [0.0, 0.3]]))
+        decoder.linear.bias.copy_(torch.tensor([0.1, 0.0, -0.1]))
+    return encoder, decoder
+
+
+def joint_game(posterior, decoder, world):
+    return JointAdversary(posterior, decoder, PairCritic(PairRatio(world.q, world.p)))
+
+
+def mended_game(posterior, decoder, world):
+    image_critic = PairCritic(PairRatio(world.q, world.q_of_code_and_decoder))
+    return TwoAdversaries(posterior, decoder, CodeCritic(CodeRatio(world)), image_critic)
+
+
+def printed_game(posterior, decoder, world):
+    """Its second critic: log p_D(x) − log p(x|z) for independent pairs."""
+    code_critic = PairCritic(PairRatio(world.q, world.data_and_prior))
+    image_critic = PairCritic(PairRatio(world.data_and_codes, world.q_of_code_and_decoder))
+    return TwoAdversaries(posterior, decoder, code_critic, image_critic, independent_pairs=True)
+
+
+def printed_game_on_joint_pairs(posterior, decoder, world):
+    code_critic = PairCritic(PairRatio(world.q, world.data_and_prior))
+    image_critic = PairCritic(PairRatio(world.q, world.q_of_code_and_decoder))
+    return TwoAdversaries(posterior, decoder, code_critic, image_critic)
+
+
+TWO_PLAYERS_GOALS = {
+    "joint": (joint_game, lambda w: kl_divergence(w.q, w.p)),
+    "mended": (mended_game, lambda w: kl_divergence(w.q, w.p)),
+    "printed": (
+        printed_game,
+        lambda w: kl_divergence(w.q, w.data_and_prior) + kl_divergence(w.data_and_codes, w.q_of_code_and_decoder),
+    ),
+    "printed, joint pairs": (
+        printed_game_on_joint_pairs,
+        lambda w: kl_divergence(w.q, w.data_and_prior) + kl_divergence(w.q, w.q_of_code_and_decoder),
+    ),
+}
+
+
+@pytest.mark.parametrize("build, goal", TWO_PLAYERS_GOALS.values(), ids=TWO_PLAYERS_GOALS.keys())
+def test_what_implicit_encoder_and_decoder_descend_with_optimal_critics(build, goal):
+    """Held fixed as functions, the optimal critics give the gradient of the divergence that each game stands for."""
+    encoder, decoder = gaussian_parts()
+    frozen = [copy.deepcopy(part).requires_grad_(False) for part in (encoder, decoder)]
+    parameters = [*encoder.parameters(), *decoder.parameters()]
+    goal(GaussianWorld(encoder, decoder)).backward()
+    exact = torch.cat([parameter.grad.flatten() for parameter in parameters])
+    game = build(ImplicitPosterior(encoder, 2, 2), ImplicitDecoder(decoder, 3), GaussianWorld(*frozen))
+    rows = []
+    for _ in range(200):
+        game.zero_grad()
+        game.model_loss(math.sqrt(0.7) * torch.randn(2000, 3)).backward()
+        rows.append(torch.cat([parameter.grad.flatten() for parameter in parameters]))
+    rows = torch.stack(rows)
+    stderr = rows.std(0) / math.sqrt(len(rows))
+    assert ((rows.mean(0) - exact).abs() < 5 * stderr + 1e-4).all()
+    assert stderr.max() < 0.03 * exact.abs().max()
+
+
+def test_the_goals_of_two_adversaries_differ_by_the_mutual_information():
+    world = GaussianWorld(*gaussian_parts())
+    joint, mended, _, on_joint_pairs = (goal(world).item() for _, goal in TWO_PLAYERS_GOALS.values())
+    information = kl_divergence(world.q, world.data_and_codes).item()
+    assert joint == mended and information > 0.05
+    assert on_joint_pairs == pytest.approx(joint + information, abs=1e-5)
+    of_code = kl_divergence(world.q_of_code, world.prior) + kl_divergence(world.q, world.q_of_code_and_decoder)
+    assert of_code.item() == pytest.approx(joint, abs=1e-5)
+
+
+@pytest.mark.parametrize("build", [build_joint_adversary, build_two_adversaries])
+def test_critics_of_two_adversaries_see_no_gradient_of_the_model(build):
+    game = build()
+    critics, model = game.players
+    game.loss(critics, torch.randn(6, 4)).backward()
+    assert all(parameter.grad is None for parameter in game.parameters_of(model))
+    assert all(parameter.grad is not None for parameter in game.parameters_of(critics))
 
 
 # --- who moves whom ---------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from avb_core.games.avb import AVB
 from avb_core.games.game import Game
 from avb_core.games.gan import GAN
 from avb_core.games.iwae import IWAE
+from avb_core.games.two_adversaries import JointAdversary, TwoAdversaries
 from avb_core.games.vae import VAE
 
-__all__ = ["AVB", "GAN", "IWAE", "VAE", "AdaptiveContrastAVB", "Game"]
+__all__ = ["AVB", "GAN", "IWAE", "VAE", "AdaptiveContrastAVB", "Game", "JointAdversary", "TwoAdversaries"]

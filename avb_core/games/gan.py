@@ -24,6 +24,13 @@ GENERATOR_LOSSES: Mapping[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def generator_loss_of(name: str) -> Callable[[Tensor], Tensor]:
+    """The entry of `GENERATOR_LOSSES`; raises ValueError, with the known names, for an unknown one."""
+    if name not in GENERATOR_LOSSES:
+        raise ValueError(f"generator objective: expected one of {', '.join(GENERATOR_LOSSES)}, got {name!r}")
+    return GENERATOR_LOSSES[name]
+
+
 class GAN(Game):
     """A generator x = G(z), z ~ N(0, I), against a discriminator whose output tells log p_data − log p_generator.
 
@@ -41,12 +48,10 @@ class GAN(Game):
         objective: CriticObjective = logistic,
     ) -> None:
         super().__init__()
-        if generator_objective not in GENERATOR_LOSSES:
-            known = ", ".join(GENERATOR_LOSSES)
-            raise ValueError(f"generator_objective: expected one of {known}, got {generator_objective!r}")
         self.generator = generator
         self.discriminator = discriminator
         self.latent_dim = latent_dim
+        self.generator_loss_of = generator_loss_of(generator_objective)
         self.generator_objective = generator_objective
         self.objective = objective
 
@@ -74,4 +79,4 @@ class GAN(Game):
 
     def generator_loss(self, x: Float[Tensor, "batch features"]) -> Float[Tensor, ""]:
         """The generator's objective on as many of its samples as there are data in x."""
-        return GENERATOR_LOSSES[self.generator_objective](self.log_ratio(self.sample(len(x)))).mean()
+        return self.generator_loss_of(self.log_ratio(self.sample(len(x)))).mean()
