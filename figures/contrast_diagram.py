@@ -39,7 +39,7 @@ def draw() -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 3.9), layout="none")
     figure.subplots_adjust(left=0.02, right=0.98, bottom=0.1, top=0.99, wspace=0.22)
 
-    z = np.linspace(-3.5, 3.5, 1200)
+    z = np.concatenate([np.linspace(-3.5, 0.4, 60), np.linspace(0.42, 2.3, 200), np.linspace(2.35, 3.5, 20)])
     curve(left, z, normal(z), ORANGE)
     curve(left, z, normal(z, MEAN, STD), GREEN, "--", 0.0)
     curve(left, z, two_bumps((z - MEAN) / STD) / STD, BLUE)
@@ -51,7 +51,7 @@ def draw() -> Figure:
     left.text(3.55, -0.2, "$z$", fontsize=13)
     left.set(xlim=(-3.6, 3.8), ylim=(-0.3, 3.0))
 
-    u = np.linspace(-3.5, 3.5, 600)
+    u = np.linspace(-3.5, 3.5, 160)
     curve(right, u, normal(u), GREEN, "--", 0.0)
     curve(right, u, two_bumps(u), BLUE)
     right.text(1.75, 0.34, "the critic tells\nthese two apart", fontsize=11, color=BLACK)
