@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from avb_core import data
+from avb_core.annealing import Annealing, ais_log_likelihood
 from avb_core.evaluation import CHUNK, iwlb_log_likelihood
 from avb_core.games import Game
 from avb_core.recipes import build_avb, build_vae
@@ -110,6 +111,24 @@ def iwlb_seconds_and_memory() -> dict[str, float]:
     return {"k": 5000, "images": len(x), "chunk": CHUNK, "seconds_per_image": seconds / len(x), "peak_mib": peak / 1024}
 
 
+def ais_seconds() -> dict[str, float]:
+    """AIS on 50 images by a decoder of 200-200 units with 8 latents. Its cost is proportional to the temperatures: here 20."""
+    decoder = build_vae(784, 8, [200, 200]).decoder
+    x = images_like_mnist(50).batch(torch.arange(50))
+    annealing = Annealing(temperatures=20)
+    ais_log_likelihood(decoder, x[:1], 8, Annealing(temperatures=2, leapfrog=1, chains=1))
+    start = time.process_time()
+    ais_log_likelihood(decoder, x, 8, annealing)
+    seconds = time.process_time() - start
+    return {
+        "temperatures": annealing.temperatures,
+        "leapfrog": annealing.leapfrog,
+        "chains": annealing.chains,
+        "images": len(x),
+        "seconds_per_image": seconds / len(x),
+    }
+
+
 def in_its_own_process(expression: str) -> object:
     """A peak of memory is the process's: what came before must not hide it."""
     code = f"import json; from benchmarks import bench_core; print(json.dumps(bench_core.{expression}))"
@@ -129,6 +148,7 @@ def main(path: Path) -> None:
         "rounds": rounds,
         "images_per_second": images_per_second(),
         "iwlb": in_its_own_process("iwlb_seconds_and_memory()"),
+        "ais": ais_seconds(),
         "provenance": provenance(),
     }
     write_json(path, result)
