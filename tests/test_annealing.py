@@ -49,7 +49,7 @@ def test_both_bounds_close_on_the_truth(d, fitted):
 
 def test_too_few_temperatures_leave_a_gap_between_the_bounds_and_the_truth_within():
     decoder, model, x, z, _ = linear_model(16)
-    bounds = ais_log_likelihood(decoder, x, 16, Annealing(temperatures=20, chains=4), posterior_sample=z)
+    bounds = ais_log_likelihood(decoder, x, 16, Annealing(temperatures=20, leapfrog=10, chains=4), posterior_sample=z)
     truth = model.log_marginal(x).mean()
     assert bounds.lower.mean() < truth - 1 and bounds.upper.mean() > truth + 1
 

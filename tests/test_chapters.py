@@ -1,5 +1,8 @@
 """Every written chapter is executed, in step with its source, free of warnings, and within the book's budget."""
 
+import re
+from collections import Counter
+
 import jupytext.compare
 import nbformat
 import pytest
@@ -26,6 +29,19 @@ def test_every_chapter_file_is_in_the_book():
     files = {path.stem for suffix in ("md", "ipynb") for path in (ROOT / "chapters").glob(f"[0-9]*.{suffix}")}
     assert files == {chapter.stem for chapter in WRITTEN}
     assert [chapter.number for chapter in chapters()] == list(range(1, len(chapters()) + 1))
+
+
+def test_labels_are_unique_in_the_book():
+    """Two chapters that share a label would lead each other's references astray on the static site."""
+    labels = Counter(
+        label
+        for chapter in WRITTEN
+        for label in re.findall(
+            r"^(?::label: |\(|\$\$ \()([\w.-]+)\)?=?$", chapter.source.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    )
+    assert len(labels) > 50
+    assert [label for label, count in labels.items() if count > 1] == []
 
 
 def test_pair_is_in_step(chapter, notebook):

@@ -17,7 +17,8 @@ class AdaptiveContrastAVB(AVB):
 
     r(z|x) is the Gaussian with the mean and the standard deviations of q(z|x), or with `full_covariance` its covariance. The
     critic sees codes in r's own coordinates, in which r is a standard normal for every image and q has mean 0 and variance 1:
-    KL(q ‖ r) is the same there, and Proposition 2 then covers all of the gradient, that through r's moments included.
+    KL(q ‖ r) is the same there, and Proposition 2 then covers all of the gradient, that through r's moments included. So no
+    critic, however wrong, can shift or rescale the posterior.
     """
 
     posterior: BasisNoisePosterior
