@@ -47,7 +47,7 @@ def draw() -> Figure:
     left.text(1.95, 1.9, r"contrast $r(z\,|\,x)$", color=GREEN, fontsize=13)
     left.text(1.95, 1.35, r"posterior $q_\phi(z\,|\,x)$", color=BLUE, fontsize=13)
     left.text(-3.4, 2.75, "In the code's own coordinates", fontsize=14, weight="bold", color=BLACK)
-    left.text(-3.4, 2.5, "the prior is far from everything that an encoder says", fontsize=10.5, color="#555555")
+    left.text(-3.4, 2.5, "few samples of the prior fall where the posterior lies", fontsize=10.5, color="#555555")
     left.text(3.55, -0.2, "$z$", fontsize=13)
     left.set(xlim=(-3.6, 3.8), ylim=(-0.3, 3.0))
 
