@@ -28,8 +28,8 @@ class Annealing:
     """How chains are led: so many temperatures, `leapfrog` steps at each of them, `chains` for every image.
 
     The temperatures are crowded at both ends, as a sigmoid's values are, where the densities change fastest (Wu et al., 2017).
-    At equal cost, many temperatures with short trajectories beat few with long ones. Raises ValueError for numbers that are
-    not positive.
+    On linear-Gaussian models, many temperatures with short trajectories beat few with long ones at equal cost. Raises
+    ValueError for numbers that are not positive.
     """
 
     temperatures: int = 500
