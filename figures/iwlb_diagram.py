@@ -5,6 +5,7 @@ proposal, with their weights as discs, and the law of the code that is picked in
 """
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -65,7 +66,7 @@ def resampling(ax: Axes) -> None:
     """Densities on top; codes and weights below; one code picked."""
     z = np.linspace(-4, 5, 400)
 
-    def place(value: np.ndarray) -> np.ndarray:
+    def place(value: Any) -> Any:  # a number or an array, as NumPy has it
         return 1.1 + 0.86 * (value + 4)
 
     base, height = 3.75, 4.6
