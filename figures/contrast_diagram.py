@@ -12,13 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from avb_core.plots import BLACK, BLUE, GREEN, GREY, ORANGE, style
+from figures.iwlb_diagram import normal
 
 TARGET = Path(__file__).with_suffix(".svg")
 MEAN, STD, BUMP = 1.3, 0.2, 0.86
-
-
-def normal(z: np.ndarray, mean: float = 0.0, std: float = 1.0) -> np.ndarray:
-    return np.exp(-0.5 * ((z - mean) / std) ** 2) / (std * np.sqrt(2 * np.pi))
 
 
 def two_bumps(u: np.ndarray) -> np.ndarray:

@@ -11,9 +11,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
 
 from avb_core.plots import BLACK, BLUE, GREEN, GREY, ORANGE, VERMILION, style
+from figures.avb_diagram import panel as framed_panel
 
 TARGET = Path(__file__).with_suffix(".svg")
 # Posterior N(0, 1), proposal N(1, 1): log p(x) − L_k, exact (the chapter's `gap_exact`).
@@ -32,13 +32,9 @@ def arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], color:
 
 
 def panel(ax: Axes, title: str, subtitle: str) -> None:
-    ax.set(xlim=(0, 10), ylim=(0, 7.4))
-    ax.set_axis_off()
-    back = FancyBboxPatch((0.05, 0.05), 9.9, 7.3, boxstyle="round,pad=0,rounding_size=0.25")
-    back.set(facecolor="#fafafa", edgecolor="#dddddd", linewidth=1)
-    ax.add_patch(back)
-    ax.text(0.4, 6.85, title, fontsize=14, weight="bold", color=BLACK, va="center")
-    ax.text(0.4, 6.35, subtitle, fontsize=10.5, color="#555555", va="center")
+    """The book's panel, stretched to its axes."""
+    framed_panel(ax, title, subtitle)
+    ax.set_aspect("auto")
 
 
 def ladder(ax: Axes) -> None:

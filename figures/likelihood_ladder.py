@@ -11,26 +11,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
 
 from avb_core.plots import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, style
+from figures.iwlb_diagram import arrow, panel
 
 TARGET = Path(__file__).with_suffix(".svg")
-
-
-def arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], color: str, style: str = "-|>") -> None:
-    props = {"arrowstyle": f"{style},head_width=0.2,head_length=0.38", "color": color, "linewidth": 1.5}
-    ax.annotate("", end, start, arrowprops={**props, "shrinkA": 0, "shrinkB": 0})
-
-
-def panel(ax: Axes, title: str, subtitle: str) -> None:
-    ax.set(xlim=(0, 10), ylim=(0, 7.4))
-    ax.set_axis_off()
-    back = FancyBboxPatch((0.05, 0.05), 9.9, 7.3, boxstyle="round,pad=0,rounding_size=0.25")
-    back.set(facecolor="#fafafa", edgecolor="#dddddd", linewidth=1)
-    ax.add_patch(back)
-    ax.text(0.4, 6.85, title, fontsize=14, weight="bold", color=BLACK, va="center")
-    ax.text(0.4, 6.35, subtitle, fontsize=10.5, color="#555555", va="center")
 
 
 def ladder(ax: Axes) -> None:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from avb_core.plots import BLACK, BLUE, GREEN, GREY, ORANGE, style
+from figures.two_adversaries import side
 
 TARGET = Path(__file__).with_suffix(".svg")
 
@@ -46,12 +47,6 @@ def box(ax: Axes, x: float, y: float, width: float, text: str, color: str) -> No
     shape.set(facecolor=color + "22", edgecolor=color, linewidth=1.6)
     ax.add_patch(shape)
     ax.text(x, y, text, ha="center", va="center_baseline", fontsize=12, color=BLACK)
-
-
-def side(ax: Axes, x: float, y: float, pair: str, law: str, color: str) -> None:
-    """A sample, or a pair of them, above its law."""
-    ax.text(x, y + 0.18, pair, ha="center", va="center", fontsize=14, color=color)
-    ax.text(x, y - 0.26, law, ha="center", va="center", fontsize=11.5, color="#555555")
 
 
 def draw() -> Figure:
