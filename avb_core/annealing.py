@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from avb_core.decoders import Decoder
+from avb_core.decoders import Likelihood
 from avb_core.gaussian import log_prob_standard_normal
 
 LogDensity = Callable[[Tensor], Tensor]
@@ -62,7 +62,7 @@ class AnnealedBounds:
 
 
 def ais_log_likelihood(
-    decoder: Decoder,
+    decoder: Likelihood,
     x: Float[Tensor, "batch n"],
     latent_dim: int,
     annealing: Annealing | None = None,

@@ -4,21 +4,42 @@ inside.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from avb_core.gaussian import log_prob_diagonal
+from avb_core.gaussian import log_prob_diagonal, log_prob_standard_normal
 
 
-class Decoder(nn.Module, ABC):
-    """What every game needs of a decoder."""
+class Likelihood(nn.Module, ABC):
+    """What every game needs of p(x | z)."""
 
     @abstractmethod
     def log_prob(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*#batch d"]) -> Float[Tensor, "*batch"]:
         """log p(x | z) in nats, summed over the pixels."""
+
+
+class TargetLikelihood(Likelihood):
+    """A posterior to infer, given by any log-density that is p(z | x) up to a factor: log p(x, z) of the one x there is.
+
+    It stands for the likelihood that has this joint density with the prior N(0, I), so that every game can play on it: its
+    ELBO is E_q[log_joint(z) − log q(z)], and the standard normal merely what a critic compares with. The x handed in is not
+    looked at.
+    """
+
+    def __init__(self, log_joint: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.log_joint = log_joint
+
+    def log_prob(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*#batch d"]) -> Float[Tensor, "*batch"]:
+        return self.log_joint(z) - log_prob_standard_normal(z)
+
+
+class Decoder(Likelihood):
+    """A likelihood that generates as well."""
 
     @abstractmethod
     def mean(self, z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch n"]:

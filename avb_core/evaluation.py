@@ -15,7 +15,7 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from avb_core._validate import require_no_nan
-from avb_core.decoders import Decoder
+from avb_core.decoders import Likelihood
 from avb_core.gaussian import (
     kl_standard_normal,
     log_prob_diagonal,
@@ -48,7 +48,7 @@ class Estimate:
 
 @torch.no_grad()
 def log_likelihood_quadrature(
-    decoder: Decoder, x: Float[Tensor, "batch n"], latent_dim: int = 2, points: int = 601, radius: float = 7.0
+    decoder: Likelihood, x: Float[Tensor, "batch n"], latent_dim: int = 2, points: int = 601, radius: float = 7.0
 ) -> tuple[Float[Tensor, "batch"], float]:
     """log p(x) = log ∫ p(x|z) N(z; 0, I) dz by the trapezoidal rule on [−radius, radius]^d, for d = 1 or 2.
 
@@ -80,7 +80,7 @@ def log_likelihood_quadrature(
 
 @torch.no_grad()
 def iwlb_log_likelihood(
-    decoder: Decoder, proposal: ExplicitPosterior, x: Float[Tensor, "batch n"], k: int, chunk: int = CHUNK
+    decoder: Likelihood, proposal: ExplicitPosterior, x: Float[Tensor, "batch n"], k: int, chunk: int = CHUNK
 ) -> Float[Tensor, "batch"]:
     """One draw of the importance weighted lower bound L_k on log p(x) for each image, for any explicit proposal.
 
@@ -95,7 +95,7 @@ def iwlb_log_likelihood(
     return torch.cat([_iwlb_of_few(decoder, proposal, few, k, chunk) for few in x.split(per_pass)])
 
 
-def _iwlb_of_few(decoder: Decoder, proposal: ExplicitPosterior, x: Tensor, k: int, chunk: int) -> Tensor:
+def _iwlb_of_few(decoder: Likelihood, proposal: ExplicitPosterior, x: Tensor, k: int, chunk: int) -> Tensor:
     total = torch.full(x.shape[:1], -torch.inf, dtype=torch.float64, device=x.device)
     for done in range(0, k, chunk):
         z, log_q = proposal.sample_with_log_prob(x, (min(chunk, k - done),))
@@ -153,7 +153,7 @@ class FittedProposal(ExplicitPosterior):
     """
 
     def __init__(
-        self, posterior: Posterior, decoder: Decoder, steps: int = 100, rate: float = 0.05, widen: float = 1.1
+        self, posterior: Posterior, decoder: Likelihood, steps: int = 100, rate: float = 0.05, widen: float = 1.1
     ) -> None:
         super().__init__()
         if steps < 1:
@@ -234,3 +234,20 @@ def kl_to_prior_histogram(z: Float[Tensor, "n 2"], bins: int = 40) -> Estimate:
         float(frequency @ log_ratio**2 - (frequency @ log_ratio) ** 2) / len(values) + bins**2 / 2 / len(values) ** 2
     )
     return Estimate(value, math.sqrt(variance))
+
+
+def energy_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
+    """2 E|A − B| − E|A − A′| − E|B − B′| from samples of both (Székely and Rizzo, 2013, eq. 4): 0 only where the laws agree.
+
+    Unbiased, so near 0 it may be negative; in the units of the samples, and the price is n · m distances. Raises ValueError
+    for fewer than two samples, different dimensions or NaN.
+    """
+    for name, samples in (("a", a), ("b", b)):
+        require_no_nan(name, samples)
+        if samples.ndim != 2 or len(samples) < 2 or samples.shape[1] != a.shape[1]:
+            raise ValueError(f"{name}: expected shape (2 or more, {a.shape[-1]}), got {tuple(samples.shape)}")
+    a, b = a.detach().double(), b.detach().double()
+    across = 2 * torch.cdist(a, b).mean()
+    # A sample's distance to itself is 0 and does not count.
+    within = sum(torch.cdist(each, each).sum() / (len(each) * (len(each) - 1)) for each in (a, b))
+    return float(across - within)

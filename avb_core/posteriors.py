@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from avb_core.gaussian import log_prob_diagonal, reparameterize
+from avb_core.gaussian import log_prob_diagonal, log_prob_full, reparameterize, reparameterize_full
 
 # Keeps log σ finite when an encoder becomes certain: far below any width that a decoder could resolve.
 MINIMUM_STD = 1e-5
@@ -61,6 +61,39 @@ class GaussianPosterior(ExplicitPosterior):
         mean, std = self(x)
         z = reparameterize(mean, std, torch.randn(*shape, *mean.shape, dtype=mean.dtype, device=mean.device))
         return z, log_prob_diagonal(z, mean, std)
+
+
+class FullGaussianPosterior(ExplicitPosterior):
+    """q(z | x) = N(mean(x), L(x) L(x)ᵀ) with a lower-triangular L: a Gaussian whose coordinates may be correlated.
+
+    `network` has d outputs for the mean, d for the raw diagonal of L and d (d − 1)/2 for the rest of it, row by row.
+    """
+
+    def __init__(self, network: nn.Module, latent_dim: int) -> None:
+        super().__init__()
+        self.network = network
+        self.latent_dim = latent_dim
+
+    @staticmethod
+    def outputs(latent_dim: int) -> int:
+        """How many outputs the network needs."""
+        return latent_dim * (latent_dim + 3) // 2
+
+    def forward(self, x: Float[Tensor, "*batch n"]) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d d"]]:
+        """mean(x) and L(x)."""
+        d = self.latent_dim
+        mean, raw_std, below = self.network(x).split([d, d, d * (d - 1) // 2], dim=-1)
+        scale_tril = torch.diag_embed(softplus(raw_std) + MINIMUM_STD)
+        rows, columns = torch.tril_indices(d, d, offset=-1)
+        scale_tril[..., rows, columns] = below
+        return mean, scale_tril
+
+    def sample_with_log_prob(
+        self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()
+    ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
+        mean, scale_tril = self(x)
+        z = reparameterize_full(mean, scale_tril, mean.new_empty(*shape, *mean.shape).normal_())
+        return z, log_prob_full(z, mean, scale_tril)
 
 
 class AuxiliaryPosterior(ExplicitPosterior):

@@ -1,15 +1,16 @@
 """Exact testbeds: small models whose log-likelihood, posterior and ELBO are known, to hold every estimator against.
 
-A discrete model (finite sums), a linear-Gaussian model (linear algebra), the four-point dataset, and mixtures of Gaussians to
-generate from, whose density is known. All figures in nats.
+A discrete model (finite sums), a linear-Gaussian model (linear algebra), the four-point dataset, mixtures of Gaussians to
+generate from, whose density is known, and two posteriors to infer, known by one integral each. All figures in nats.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from avb_core._validate import require_floating, require_no_nan
 from avb_core.gaussian import HALF_LOG_2PI, kl_full, log_prob_diagonal, log_prob_standard_normal
@@ -218,6 +219,197 @@ class GaussianMixture:
             raise ValueError(f"x: expected {expected}, got {tuple(x.shape)} {x.dtype}")
         std = self.means.new_full((self.means.shape[1],), self.std)
         return log_prob_diagonal(x[..., None, :], self.means, std) + self.weights.log()
+
+
+@dataclass(frozen=True, eq=False)
+class EightSchools:
+    """Coaching for a test in eight schools (Rubin, 1981): y_j ~ N(θ_j, σ_j²), θ_j ~ N(μ, τ²), μ ~ N(0, 5²), τ ~ half-Cauchy(5).
+
+    A posterior of ten dimensions with a funnel: the smaller τ, the closer the θ_j huddle around μ. Given τ all else is
+    Gaussian, so one integral over log τ gives the evidence, every marginal and independent samples. `parameters` are
+    (μ, log τ, θ_1, …, θ_8), in points of the test; `codes` z are the same in coordinates whose prior is N(0, I):
+    μ = 5 z_1, τ by its quantile, θ_j = μ + τ z_{j+2}. Raises ValueError for data that do not fit or stderrs that are not
+    positive.
+    """
+
+    effects: Float[Tensor, "schools"] = field(
+        default_factory=lambda: torch.tensor([28.0, 8, -3, 7, -1, 1, 18, 12], dtype=torch.float64)
+    )
+    stderrs: Float[Tensor, "schools"] = field(
+        default_factory=lambda: torch.tensor([15.0, 10, 16, 11, 9, 11, 10, 18], dtype=torch.float64)
+    )
+    std_of_mean: float = 5.0
+    scale_of_tau: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name, tensor in (("effects", self.effects), ("stderrs", self.stderrs)):
+            require_floating(name, tensor)
+            require_no_nan(name, tensor)
+        if self.effects.ndim != 1 or self.effects.shape != self.stderrs.shape:
+            shapes = f"{tuple(self.effects.shape)} and {tuple(self.stderrs.shape)}"
+            raise ValueError(f"effects, stderrs: expected one number each for every school, got {shapes}")
+        if not (self.stderrs > 0).all():
+            raise ValueError(f"stderrs: expected positive numbers, got {self.stderrs.tolist()}")
+        for name in ("std_of_mean", "scale_of_tau"):
+            if not (0 < getattr(self, name) < math.inf):
+                raise ValueError(f"{name}: expected a positive finite number, got {getattr(self, name)}")
+
+    @property
+    def dim(self) -> int:
+        """The number of parameters."""
+        return 2 + len(self.effects)
+
+    def log_joint(self, parameters: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+        """log p(y, μ, log τ, θ): a density in log τ, not in τ."""
+        mean, log_tau, theta = parameters[..., :1], parameters[..., 1:2], parameters[..., 2:]
+        given_hyperparameters = log_prob_diagonal(theta, mean.expand_as(theta), log_tau.exp().expand_as(theta))
+        prior = self._log_prior_of_mean(mean[..., 0]) + self._log_prior_of_log_tau(log_tau[..., 0])
+        return self.log_likelihood(theta) + given_hyperparameters + prior
+
+    def log_likelihood(self, theta: Float[Tensor, "*batch schools"]) -> Float[Tensor, "*batch"]:
+        """log p(y | θ)."""
+        return log_prob_diagonal(self.effects.to(theta), theta, self.stderrs.to(theta))
+
+    def log_joint_of_codes(self, codes: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
+        """log p(y, z) = log p(y | θ(z)) + log N(z; 0, I)."""
+        return self.log_likelihood(self.parameters(codes)[..., 2:]) + log_prob_standard_normal(codes)
+
+    def parameters(self, codes: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        """(μ, log τ, θ) at the codes z."""
+        mean = self.std_of_mean * codes[..., :1]
+        # τ/scale is the tangent of an angle uniform on (0, π/2), and its logarithm an odd function of z.
+        log_angle = torch.special.log_ndtr(-codes[..., 1:2].abs()) + math.log(math.pi / 2)
+        angle = log_angle.exp().clamp(min=1e-6)
+        log_tangent = log_angle + (angle.tan() / angle).log()
+        log_tau = math.log(self.scale_of_tau) - codes[..., 1:2].sign() * log_tangent
+        return torch.cat([mean, log_tau, mean + log_tau.exp() * codes[..., 2:]], dim=-1)
+
+    def codes(self, parameters: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        """The codes z of the parameters (μ, log τ, θ): the inverse of `parameters`."""
+        mean, log_tau = parameters[..., :1], parameters[..., 1:2]
+        log_ratio = log_tau - math.log(self.scale_of_tau)
+        smaller_tail = torch.atan(torch.exp(-log_ratio.abs())) * (2 / math.pi)
+        code_of_tau = -log_ratio.sign() * torch.special.ndtri(smaller_tail)
+        return torch.cat([mean / self.std_of_mean, code_of_tau, (parameters[..., 2:] - mean) / log_tau.exp()], dim=-1)
+
+    def log_evidence(self) -> float:
+        """log p(y), by quadrature over log τ."""
+        grid, log_density = self._log_tau_and_data()
+        return float(log_density.logsumexp(0) + (grid[1] - grid[0]).log())
+
+    def marginal(self, index: int, values: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+        """The exact posterior density of one of the parameters (μ, log τ, θ_1, …) at `values`."""
+        if not 0 <= index < self.dim:
+            raise ValueError(f"index: expected 0 to {self.dim - 1}, got {index}")
+        values = values.double()
+        if index == 1:
+            return (self._log_of_data(values) + self._log_prior_of_log_tau(values) - self.log_evidence()).exp()
+        grid, log_density = self._log_tau_and_data()
+        mean, std = self._given_log_tau(grid)
+        mean, std = mean[:, max(0, index - 1)], std[:, max(0, index - 1)]
+        log_prob = log_prob_diagonal(values[:, None, None], mean[:, None], std[:, None])
+        return (log_prob + log_density.log_softmax(0)).logsumexp(-1).exp()
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n d"]:
+        """n independent samples of the parameters from the posterior."""
+        grid, log_density = self._log_tau_and_data()
+        log_tau = _sample_on_grid(grid, log_density, n, generator)
+        # The θ_j are independent given μ and τ; only their marginals given τ are in `_given_log_tau`.
+        mean, std = (each[:, 0] for each in self._given_log_tau(log_tau))
+        noise = torch.randn(n, self.dim - 1, dtype=torch.float64, generator=generator)
+        mean = mean + std * noise[:, 0]
+        share = self._share_of_data(log_tau)
+        theta = share * self.effects.double() + (1 - share) * mean[:, None]
+        theta = theta + share.sqrt() * self.stderrs.double() * noise[:, 1:]
+        return torch.cat([mean[:, None], log_tau[:, None], theta], dim=-1)
+
+    def _log_tau_and_data(self) -> tuple[Float[Tensor, "points"], Float[Tensor, "points"]]:
+        """A grid of log τ that holds all but e⁻²⁵ of the posterior, and log p(y, log τ) on it."""
+        grid = torch.linspace(-30, 15, 4501, dtype=torch.float64)
+        return grid, self._log_of_data(grid) + self._log_prior_of_log_tau(grid)
+
+    def _share_of_data(self, log_tau: Float[Tensor, "n"]) -> Float[Tensor, "n schools"]:
+        """τ²/(τ² + σ_j²): the weight of a school's own effect in the mean of its θ_j."""
+        return torch.sigmoid(2 * (log_tau[:, None] - self.stderrs.double().log()))
+
+    def _precision_of_mean(self, log_tau: Float[Tensor, "n"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n"]]:
+        """Mean and precision of μ given τ and the data."""
+        precisions = 1 / (self.stderrs.double().square() + (2 * log_tau[:, None]).exp())
+        precision = precisions.sum(-1) + self.std_of_mean**-2
+        return (precisions * self.effects.double()).sum(-1) / precision, precision
+
+    def _given_log_tau(self, log_tau: Float[Tensor, "n"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
+        """Means and standard deviations of μ and the θ_j given τ and the data."""
+        mean, precision = self._precision_of_mean(log_tau)
+        share = self._share_of_data(log_tau)
+        theta = share * self.effects.double() + (1 - share) * mean[:, None]
+        variance = share * self.stderrs.double().square() + (1 - share).square() / precision[:, None]
+        return torch.cat([mean[:, None], theta], -1), torch.cat([1 / precision[:, None], variance], -1).sqrt()
+
+    def _log_of_data(self, log_tau: Float[Tensor, "n"]) -> Float[Tensor, "n"]:
+        """log p(y | τ), μ and θ integrated out."""
+        mean, precision = self._precision_of_mean(log_tau)
+        std = (self.stderrs.double().square() + (2 * log_tau[:, None]).exp()).sqrt()
+        at_zero = log_prob_diagonal(self.effects.double(), torch.zeros_like(std), std)
+        return at_zero + 0.5 * precision * mean.square() - 0.5 * precision.log() - math.log(self.std_of_mean)
+
+    def _log_prior_of_mean(self, mean: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return -0.5 * (mean / self.std_of_mean).square() - HALF_LOG_2PI - math.log(self.std_of_mean)
+
+    def _log_prior_of_log_tau(self, log_tau: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """The half-Cauchy's log-density, with the Jacobian of the logarithm: symmetric about log scale."""
+        log_ratio = log_tau - math.log(self.scale_of_tau)
+        return math.log(2 / math.pi) + log_ratio - softplus(2 * log_ratio)
+
+
+@dataclass(frozen=True, eq=False)
+class NoisyRadius:
+    """z ~ N(0, I) in the plane, of which only the radius is seen, x = |z| + std · noise: the posterior is a ring.
+
+    No map of the plane onto itself takes a Gaussian to it. Evidence and samples are exact by one integral over the radius.
+    Raises ValueError for a radius or std that is not positive and finite.
+    """
+
+    radius: float = 2.0
+    std: float = 0.2
+
+    def __post_init__(self) -> None:
+        for name in ("radius", "std"):
+            if not (0 < getattr(self, name) < math.inf):
+                raise ValueError(f"{name}: expected a positive finite number, got {getattr(self, name)}")
+
+    def log_joint(self, z: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch"]:
+        """log p(x = radius, z)."""
+        return self._log_of_radius(torch.linalg.vector_norm(z, dim=-1)) + log_prob_standard_normal(z)
+
+    def log_evidence(self) -> float:
+        """log p(x = radius), by quadrature over |z|."""
+        grid, log_density = self._radii()
+        return float(log_density.logsumexp(0) + (grid[1] - grid[0]).log())
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Float[Tensor, "n 2"]:
+        """n independent samples of the posterior."""
+        r = _sample_on_grid(*self._radii(), n, generator)
+        angle = 2 * math.pi * torch.rand(n, dtype=torch.float64, generator=generator)
+        return torch.stack([r * angle.cos(), r * angle.sin()], dim=-1)
+
+    def _radii(self) -> tuple[Float[Tensor, "points"], Float[Tensor, "points"]]:
+        """A grid of |z| and log p(x, |z|) on it: |z| has the density r exp(−r²/2)."""
+        # From the first step on, since the density vanishes at 0; beyond 13 the prior holds less than 1e-36.
+        grid = torch.linspace(0, 13, 13001, dtype=torch.float64)[1:]
+        return grid, self._log_of_radius(grid) + grid.log() - 0.5 * grid.square()
+
+    def _log_of_radius(self, r: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        return -0.5 * ((r - self.radius) / self.std).square() - HALF_LOG_2PI - math.log(self.std)
+
+
+def _sample_on_grid(
+    grid: Float[Tensor, "points"], log_density: Float[Tensor, "points"], n: int, generator: torch.Generator | None
+) -> Float[Tensor, "n"]:
+    """Samples of a density known on an even grid: a grid point's cell is drawn, then a place within it."""
+    cell = torch.multinomial(log_density.softmax(0), n, replacement=True, generator=generator)
+    within = torch.rand(n, dtype=grid.dtype, generator=generator) - 0.5
+    return grid[cell] + within * (grid[1] - grid[0])
 
 
 def _require_distribution(name: str, table: Tensor, ndim: int, axis: int) -> None:

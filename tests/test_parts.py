@@ -7,16 +7,17 @@ import pytest
 import torch
 from scipy import integrate, stats
 from torch import nn
-from torch.distributions import Bernoulli, Independent, Normal
+from torch.distributions import Bernoulli, Independent, MultivariateNormal, Normal
 
 from avb_core.critics import CodeCritic, InnerProductCritic, PairCritic
-from avb_core.decoders import BernoulliDecoder, GaussianDecoder
+from avb_core.decoders import BernoulliDecoder, GaussianDecoder, TargetLikelihood
 from avb_core.flows import AutoregressiveMLP, InverseAutoregressiveFlow
 from avb_core.networks import MLP, ConcatenationMLP, InjectionMLP
 from avb_core.posteriors import (
     AuxiliaryPosterior,
     BasisNoisePosterior,
     ExplicitPosterior,
+    FullGaussianPosterior,
     GaussianPosterior,
     ImplicitPosterior,
     SemiImplicitPosterior,
@@ -100,6 +101,30 @@ def test_gaussian_posterior_samples_its_own_law():
         z = posterior.sample(x, (20_000,))
     for i in range(2):
         assert stats.kstest(z[:, i].numpy(), "norm", (mean[i].item(), std[i].item())).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("shape", [(), (6,), (2, 3)])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_full_gaussian_posterior_knows_its_density(batch, shape):
+    posterior = FullGaussianPosterior(MLP(4, [8], FullGaussianPosterior.outputs(3)), latent_dim=3)
+    x = torch.randn(*batch, 4)
+    mean, scale_tril = posterior(x)
+    assert torch.equal(scale_tril, scale_tril.tril()) and (scale_tril.diagonal(dim1=-2, dim2=-1) > 0).all()
+    assert scale_tril.tril(-1).abs().sum() > 0
+    z, log_q = posterior.sample_with_log_prob(x, shape)
+    assert z.shape == (*shape, *batch, 3) and log_q.shape == (*shape, *batch)
+    torch.testing.assert_close(log_q, MultivariateNormal(mean, scale_tril=scale_tril).log_prob(z))
+    assert gradients_reach_every_parameter(posterior, z.square().sum())
+
+
+def test_full_gaussian_posterior_samples_its_own_law():
+    posterior = FullGaussianPosterior(MLP(4, [8], FullGaussianPosterior.outputs(2)), latent_dim=2)
+    x = torch.randn(4)
+    with torch.no_grad():
+        mean, scale_tril = posterior(x)
+        z = torch.linalg.solve_triangular(scale_tril, (posterior.sample(x, (20_000,)) - mean).T, upper=False)
+    for coordinate in (z[0], z[1], (z[0] + z[1]) / math.sqrt(2)):
+        assert stats.kstest(coordinate.numpy(), "norm").pvalue > 1e-4
 
 
 def test_gaussian_posterior_stays_finite_when_certain():
@@ -513,3 +538,13 @@ def test_a_code_critic_does_not_look_at_the_image():
     minus_prior = CodeCritic(critic.network, subtract_log_prior=True)
     expected = critic(torch.zeros(4, 3), z) - Normal(0.0, 1.0).log_prob(z).sum(-1)
     torch.testing.assert_close(minus_prior(torch.zeros(4, 3), z), expected)
+
+
+def test_target_likelihood_leaves_the_joint_density():
+    """With the prior added, as every game adds it, the density that was handed in is back."""
+    joint = MultivariateNormal(torch.ones(3), 2 * torch.eye(3))
+    target = TargetLikelihood(joint.log_prob)
+    z = torch.randn(5, 4, 3)
+    prior = Normal(0.0, 1.0).log_prob(z).sum(-1)
+    torch.testing.assert_close(target.log_prob(torch.zeros(4, 7), z) + prior, joint.log_prob(z))
+    assert not list(target.parameters())

@@ -9,7 +9,7 @@ import torch
 from scipy import integrate, stats
 from torch.distributions import MultivariateNormal, Normal
 
-from avb_core.testbeds import FOUR_POINTS, DiscreteModel, GaussianMixture, LinearGaussian
+from avb_core.testbeds import FOUR_POINTS, DiscreteModel, EightSchools, GaussianMixture, LinearGaussian, NoisyRadius
 
 
 def rng(seed=0):
@@ -342,3 +342,137 @@ def test_a_mixture_refuses_what_it_cannot_score():
             mixture.log_prob(bad)
     with pytest.raises(ValueError, match="^modes: "):
         GaussianMixture.ring(0)
+
+
+# Eight schools
+
+SCHOOLS = EightSchools()
+
+
+def test_schools_joint_density():
+    parameters = torch.randn(20, 10, generator=rng(0), dtype=torch.float64) * 3
+    mean, log_tau, theta = parameters[:, 0], parameters[:, 1], parameters[:, 2:]
+    tau = log_tau.exp()
+    expected = (
+        stats.norm(0, 5).logpdf(mean)
+        + stats.halfcauchy(scale=5).logpdf(tau)
+        + log_tau.numpy()
+        + stats.norm(mean[:, None], tau[:, None]).logpdf(theta).sum(1)
+        + stats.norm(theta, SCHOOLS.stderrs).logpdf(SCHOOLS.effects).sum(1)
+    )
+    torch.testing.assert_close(SCHOOLS.log_joint(parameters), torch.as_tensor(expected))
+
+
+def test_schools_evidence_by_another_road():
+    """Integrated over τ by SciPy, with the effects' covariance diag(σ²) + τ² I + 5² in one piece."""
+
+    def of_tau(tau):
+        covariance = np.diag(SCHOOLS.stderrs.numpy() ** 2 + tau**2) + 25
+        return stats.multivariate_normal(cov=covariance).pdf(SCHOOLS.effects) * stats.halfcauchy(scale=5).pdf(tau)
+
+    value, error = integrate.quad(of_tau, 0, np.inf, epsabs=0, epsrel=1e-10)
+    assert SCHOOLS.log_evidence() == pytest.approx(math.log(value), abs=max(1e-8, 2 * error / value))
+
+
+def test_schools_codes_and_parameters_are_each_other_s_inverse():
+    codes = 1.5 * torch.randn(200, 10, generator=rng(1), dtype=torch.float64)
+    parameters = SCHOOLS.parameters(codes)
+    again = SCHOOLS.codes(parameters)
+    torch.testing.assert_close(again[:, :2], codes[:, :2], atol=1e-9, rtol=1e-9)
+    # θ_j − μ is small where τ is, and loses digits there, which division by τ enlarges.
+    lost = 1e-14 * (1 + parameters[:, 2:].abs()) / parameters[:, 1:2].exp()
+    assert ((again - codes)[:, 2:].abs() < lost + 1e-9).all()
+    expected = stats.halfcauchy(scale=5).ppf(stats.norm.cdf(codes[:, 1]))
+    torch.testing.assert_close(parameters[:, 1].exp(), torch.as_tensor(expected), atol=0, rtol=1e-9)
+    assert SCHOOLS.parameters(torch.full((1, 10), -20.0)).isfinite().all()
+
+
+def test_schools_codes_have_the_density_that_a_change_of_variables_gives():
+    codes = torch.randn(5, 10, generator=rng(2), dtype=torch.float64)
+    for z in codes:
+        jacobian = torch.autograd.functional.jacobian(SCHOOLS.parameters, z)
+        log_volume = torch.linalg.slogdet(jacobian)[1]
+        torch.testing.assert_close(SCHOOLS.log_joint_of_codes(z), SCHOOLS.log_joint(SCHOOLS.parameters(z)) + log_volume)
+
+
+def test_schools_samples_and_marginals():
+    """Against importance sampling from the prior, which needs no formula of the posterior's."""
+    samples = SCHOOLS.sample(100_000, rng(3))
+    codes = torch.randn(400_000, 10, generator=rng(4), dtype=torch.float64)
+    prior = SCHOOLS.parameters(codes)
+    weights = SCHOOLS.log_likelihood(prior[:, 2:]).softmax(0)
+    for index, low, high in ((0, -40, 50), (1, -25, 12), (2, -80, 100), (9, -80, 100)):
+        weighted = weights @ prior[:, index]
+        stderr = (weights.square() @ (prior[:, index] - weighted).square()).sqrt()
+        stderr = (stderr**2 + samples[:, index].var() / len(samples)).sqrt()
+        assert abs(samples[:, index].mean() - weighted) < 4.5 * stderr
+        values = torch.linspace(low, high, 2001, dtype=torch.float64)
+        density = SCHOOLS.marginal(index, values)
+        assert torch.trapezoid(density, values) == pytest.approx(1, abs=1e-3)
+        mean = torch.trapezoid(values * density, values)
+        assert abs(samples[:, index].mean() - mean) < 4.5 * samples[:, index].std() / math.sqrt(len(samples)) + 1e-3
+        # The whole law, by its distribution function
+        cumulative = torch.cumulative_trapezoid(density, values).numpy()
+        assert (
+            stats.kstest(samples[::10, index], lambda v, c=cumulative, x=values: np.interp(v, x[1:], c)).pvalue > 1e-4
+        )
+
+
+def test_schools_samples_have_the_posterior_s_correlations():
+    """E of the score of the joint density under the posterior is 0, in each coordinate, and with it the funnel's shape."""
+    samples = SCHOOLS.sample(50_000, rng(5)).requires_grad_()
+    (score,) = torch.autograd.grad(SCHOOLS.log_joint(samples).sum(), samples)
+    # E ∂_i log p = 0 and E z_j ∂_i log p = −[i = j]; in log τ alone the tail is light enough for both.
+    log_tau = samples.detach()[:, 1]
+    for values, target in ((score[:, 1], 0.0), (score[:, 1] * log_tau, -1.0), (score[:, 0], 0.0), (score[:, 5], 0.0)):
+        assert abs(values.mean() - target) < 4.5 * values.std() / math.sqrt(len(values))
+
+
+@pytest.mark.parametrize(
+    "arguments, named",
+    [
+        ({"effects": torch.zeros(3)}, "^effects, stderrs: "),
+        ({"stderrs": torch.zeros(8)}, "^stderrs: "),
+        ({"effects": torch.full((8,), math.nan)}, "^effects: "),
+        ({"std_of_mean": 0.0}, "^std_of_mean: "),
+        ({"scale_of_tau": math.inf}, "^scale_of_tau: "),
+    ],
+)
+def test_schools_that_make_no_sense(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        EightSchools(**arguments)
+
+
+def test_schools_have_no_eleventh_parameter():
+    with pytest.raises(ValueError, match="^index: "):
+        SCHOOLS.marginal(10, torch.zeros(1))
+
+
+# The ring that a noisy radius leaves
+
+
+def test_radius_evidence_by_another_road():
+    """In the plane, by SciPy, in Cartesian coordinates."""
+    ring = NoisyRadius(1.5, 0.3)
+    joint = lambda b, a: float(ring.log_joint(torch.tensor([a, b], dtype=torch.float64)).exp())  # noqa: E731
+    value = integrate.dblquad(joint, 0, 5, 0, 5, epsabs=1e-7, epsrel=1e-7)[0]
+    assert ring.log_evidence() == pytest.approx(math.log(4 * value), abs=1e-5)
+
+
+def test_radius_samples():
+    ring = NoisyRadius(2.0, 0.2)
+    z = ring.sample(100_000, rng(6))
+    r = z.norm(dim=1)
+    density = lambda r: r * np.exp(-0.5 * r**2 - 0.5 * ((r - 2.0) / 0.2) ** 2)  # noqa: E731
+    total = integrate.quad(density, 0, 6, points=[2])[0]
+    for power in (1, 2):
+        exact = integrate.quad(lambda r, power=power: r**power * density(r), 0, 6, points=[2])[0] / total
+        assert abs((r**power).mean() - exact) < 4.5 * (r**power).std() / math.sqrt(len(r))
+    assert (z.mean(0).abs() < 4.5 * z.std(0) / math.sqrt(len(z))).all()
+
+
+def test_a_radius_that_makes_no_sense():
+    with pytest.raises(ValueError, match="^std: "):
+        NoisyRadius(std=0.0)
+    with pytest.raises(ValueError, match="^radius: "):
+        NoisyRadius(radius=-1.0)

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from avb_core.critics import Critic
-from avb_core.decoders import Decoder
+from avb_core.decoders import Likelihood
 from avb_core.divergences import CriticObjective, logistic
 from avb_core.games.avb import AVB
 from avb_core.gaussian import log_prob_standard_normal
@@ -26,7 +26,7 @@ class AdaptiveContrastAVB(AVB):
     def __init__(
         self,
         posterior: BasisNoisePosterior,
-        decoder: Decoder,
+        decoder: Likelihood,
         critic: Critic,
         objective: CriticObjective = logistic,
         full_covariance: bool = False,

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from avb_core.critics import Critic
-from avb_core.decoders import Decoder
+from avb_core.decoders import Likelihood
 from avb_core.divergences import CriticObjective, logistic
 from avb_core.games.game import Game
 from avb_core.posteriors import Posterior
@@ -24,7 +24,7 @@ class AVB(Game):
     def __init__(
         self,
         posterior: Posterior,
-        decoder: Decoder,
+        decoder: Likelihood,
         critic: Critic,
         objective: CriticObjective = logistic,
     ) -> None:

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from avb_core.bounds import iwlb
-from avb_core.decoders import Decoder
+from avb_core.decoders import Likelihood
 from avb_core.games.game import Game
 from avb_core.gaussian import log_prob_diagonal, log_prob_standard_normal, reparameterize
 from avb_core.posteriors import ExplicitPosterior, GaussianPosterior
@@ -23,7 +23,7 @@ class IWAE(Game):
     """
 
     def __init__(
-        self, posterior: ExplicitPosterior, decoder: Decoder, k: int, doubly_reparameterized: bool = False
+        self, posterior: ExplicitPosterior, decoder: Likelihood, k: int, doubly_reparameterized: bool = False
     ) -> None:
         super().__init__()
         if k < 1:

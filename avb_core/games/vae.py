@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from avb_core.decoders import Decoder
+from avb_core.decoders import Likelihood
 from avb_core.games.game import Game
 from avb_core.gaussian import kl_standard_normal, reparameterize
 from avb_core.posteriors import GaussianPosterior
@@ -18,7 +18,7 @@ class VAE(Game):
     than 1.
     """
 
-    def __init__(self, posterior: GaussianPosterior, decoder: Decoder, samples: int = 1) -> None:
+    def __init__(self, posterior: GaussianPosterior, decoder: Likelihood, samples: int = 1) -> None:
         super().__init__()
         if samples < 1:
             raise ValueError(f"samples: expected at least 1 code for each image, got {samples}")
