@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from avb_core._validate import require_floating, require_no_nan
 from avb_core.gaussian import HALF_LOG_2PI, kl_full, log_prob_diagonal, log_prob_standard_normal
@@ -223,13 +222,13 @@ class GaussianMixture:
 
 @dataclass(frozen=True, eq=False)
 class EightSchools:
-    """Coaching for a test in eight schools (Rubin, 1981): y_j ~ N(θ_j, σ_j²), θ_j ~ N(μ, τ²), μ ~ N(0, 5²), τ ~ half-Cauchy(5).
+    """Coaching for a test in eight schools (Rubin, 1981), which saw y_j ~ N(θ_j, σ_j²) with θ_j ~ N(μ, τ²).
 
-    A posterior of ten dimensions with a funnel: the smaller τ, the closer the θ_j huddle around μ. Given τ all else is
+    With the priors μ ~ N(0, 5²) and log τ ~ N(log 5, 1), a posterior of ten dimensions with a funnel: the smaller τ, the closer the θ_j huddle around μ. Given τ all else is
     Gaussian, so one integral over log τ gives the evidence, every marginal and independent samples. `parameters` are
     (μ, log τ, θ_1, …, θ_8), in points of the test; `codes` z are the same in coordinates whose prior is N(0, I):
-    μ = 5 z_1, τ by its quantile, θ_j = μ + τ z_{j+2}. Raises ValueError for data that do not fit or stderrs that are not
-    positive.
+    μ = 5 z_1, log τ = log 5 + z_2, θ_j = μ + τ z_{j+2}. Raises ValueError for data that do not fit, or for stderrs or scales
+    that are not positive.
     """
 
     effects: Float[Tensor, "schools"] = field(
@@ -239,7 +238,8 @@ class EightSchools:
         default_factory=lambda: torch.tensor([15.0, 10, 16, 11, 9, 11, 10, 18], dtype=torch.float64)
     )
     std_of_mean: float = 5.0
-    scale_of_tau: float = 5.0
+    median_of_tau: float = 5.0
+    std_of_log_tau: float = 1.0
 
     def __post_init__(self) -> None:
         for name, tensor in (("effects", self.effects), ("stderrs", self.stderrs)):
@@ -250,7 +250,7 @@ class EightSchools:
             raise ValueError(f"effects, stderrs: expected one number each for every school, got {shapes}")
         if not (self.stderrs > 0).all():
             raise ValueError(f"stderrs: expected positive numbers, got {self.stderrs.tolist()}")
-        for name in ("std_of_mean", "scale_of_tau"):
+        for name in ("std_of_mean", "median_of_tau", "std_of_log_tau"):
             if not (0 < getattr(self, name) < math.inf):
                 raise ValueError(f"{name}: expected a positive finite number, got {getattr(self, name)}")
 
@@ -277,19 +277,13 @@ class EightSchools:
     def parameters(self, codes: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """(μ, log τ, θ) at the codes z."""
         mean = self.std_of_mean * codes[..., :1]
-        # τ/scale is the tangent of an angle uniform on (0, π/2), and its logarithm an odd function of z.
-        log_angle = torch.special.log_ndtr(-codes[..., 1:2].abs()) + math.log(math.pi / 2)
-        angle = log_angle.exp().clamp(min=1e-6)
-        log_tangent = log_angle + (angle.tan() / angle).log()
-        log_tau = math.log(self.scale_of_tau) - codes[..., 1:2].sign() * log_tangent
+        log_tau = math.log(self.median_of_tau) + self.std_of_log_tau * codes[..., 1:2]
         return torch.cat([mean, log_tau, mean + log_tau.exp() * codes[..., 2:]], dim=-1)
 
     def codes(self, parameters: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """The codes z of the parameters (μ, log τ, θ): the inverse of `parameters`."""
         mean, log_tau = parameters[..., :1], parameters[..., 1:2]
-        log_ratio = log_tau - math.log(self.scale_of_tau)
-        smaller_tail = torch.atan(torch.exp(-log_ratio.abs())) * (2 / math.pi)
-        code_of_tau = -log_ratio.sign() * torch.special.ndtri(smaller_tail)
+        code_of_tau = (log_tau - math.log(self.median_of_tau)) / self.std_of_log_tau
         return torch.cat([mean / self.std_of_mean, code_of_tau, (parameters[..., 2:] - mean) / log_tau.exp()], dim=-1)
 
     def log_evidence(self) -> float:
@@ -324,8 +318,8 @@ class EightSchools:
         return torch.cat([mean[:, None], log_tau[:, None], theta], dim=-1)
 
     def _log_tau_and_data(self) -> tuple[Float[Tensor, "points"], Float[Tensor, "points"]]:
-        """A grid of log τ that holds all but e⁻²⁵ of the posterior, and log p(y, log τ) on it."""
-        grid = torch.linspace(-30, 15, 4501, dtype=torch.float64)
+        """A grid of log τ, ten prior standard deviations to either side, and log p(y, log τ) on it."""
+        grid = math.log(self.median_of_tau) + self.std_of_log_tau * torch.linspace(-10, 10, 4001, dtype=torch.float64)
         return grid, self._log_of_data(grid) + self._log_prior_of_log_tau(grid)
 
     def _share_of_data(self, log_tau: Float[Tensor, "n"]) -> Float[Tensor, "n schools"]:
@@ -357,9 +351,8 @@ class EightSchools:
         return -0.5 * (mean / self.std_of_mean).square() - HALF_LOG_2PI - math.log(self.std_of_mean)
 
     def _log_prior_of_log_tau(self, log_tau: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-        """The half-Cauchy's log-density, with the Jacobian of the logarithm: symmetric about log scale."""
-        log_ratio = log_tau - math.log(self.scale_of_tau)
-        return math.log(2 / math.pi) + log_ratio - softplus(2 * log_ratio)
+        standardized = (log_tau - math.log(self.median_of_tau)) / self.std_of_log_tau
+        return -0.5 * standardized.square() - HALF_LOG_2PI - math.log(self.std_of_log_tau)
 
 
 @dataclass(frozen=True, eq=False)
