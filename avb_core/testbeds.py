@@ -224,11 +224,11 @@ class GaussianMixture:
 class EightSchools:
     """Coaching for a test in eight schools (Rubin, 1981), which saw y_j ~ N(θ_j, σ_j²) with θ_j ~ N(μ, τ²).
 
-    With the priors μ ~ N(0, 5²) and log τ ~ N(log 5, 1), a posterior of ten dimensions with a funnel: the smaller τ, the closer the θ_j huddle around μ. Given τ all else is
-    Gaussian, so one integral over log τ gives the evidence, every marginal and independent samples. `parameters` are
-    (μ, log τ, θ_1, …, θ_8), in points of the test; `codes` z are the same in coordinates whose prior is N(0, I):
-    μ = 5 z_1, log τ = log 5 + z_2, θ_j = μ + τ z_{j+2}. Raises ValueError for data that do not fit, or for stderrs or scales
-    that are not positive.
+    With the priors μ ~ N(0, 5²) and log τ ~ N(log 5, 1), a posterior of ten dimensions with a funnel: the smaller τ, the closer
+    the θ_j huddle around μ. Given τ all else is Gaussian, so one integral over log τ gives the evidence, every marginal and
+    independent samples. `parameters` are (μ, log τ, θ_1, …, θ_8), in points of the test; `codes` z are the same in coordinates
+    whose prior is N(0, I): μ = 5 z_1, log τ = log 5 + z_2, θ_j = μ + τ z_{j+2}. Raises ValueError for data that do not fit, or
+    for stderrs or scales that are not positive.
     """
 
     effects: Float[Tensor, "schools"] = field(

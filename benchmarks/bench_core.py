@@ -17,20 +17,29 @@ import torch
 
 from avb_core import data
 from avb_core.annealing import Annealing, ais_log_likelihood
+from avb_core.decoders import BernoulliDecoder
 from avb_core.evaluation import CHUNK, iwlb_log_likelihood
 from avb_core.games import Game
-from avb_core.recipes import build_avb, build_vae
+from avb_core.models import Architecture, FullyConnected, build_avb, build_vae
 from avb_core.runs import provenance, write_json
 from avb_core.training import TrainingConfig, batch_indices, train
 
 BATCH = 128
 RESULT = Path(__file__).with_name("results.json")
-MNIST_NETS = {"pixels": 784, "latent_dim": 32, "widths": [300, 300]}
+FOUR_POINTS_NETS = FullyConnected(4, [128, 128])
+MNIST_NETS = FullyConnected(784, [300, 300], inject=True)
+
+
+def bernoulli_decoder(networks: Architecture, latent_dim: int) -> Callable[[], BernoulliDecoder]:
+    """What builds a game's decoder."""
+    return lambda: BernoulliDecoder(networks.to_image(latent_dim))
+
+
 GAMES: dict[str, Callable[[], Game]] = {
-    "four_points.vae": lambda: build_vae(4, 2, [128, 128]),
-    "four_points.avb": lambda: build_avb(4, 2, [128, 128], noise_dim=16),
-    "mnist.vae": lambda: build_vae(**MNIST_NETS),
-    "mnist.avb": lambda: build_avb(**MNIST_NETS, noise_dim=64, inject=True),
+    "four_points.vae": lambda: build_vae(FOUR_POINTS_NETS, bernoulli_decoder(FOUR_POINTS_NETS, 2), 2),
+    "four_points.avb": lambda: build_avb(FOUR_POINTS_NETS, bernoulli_decoder(FOUR_POINTS_NETS, 2), 2, noise_dim=16),
+    "mnist.vae": lambda: build_vae(MNIST_NETS, bernoulli_decoder(MNIST_NETS, 32), 32),
+    "mnist.avb": lambda: build_avb(MNIST_NETS, bernoulli_decoder(MNIST_NETS, 32), 32, noise_dim=64),
 }
 
 
@@ -113,7 +122,7 @@ def iwlb_seconds_and_memory() -> dict[str, float]:
 
 def ais_seconds() -> dict[str, float]:
     """AIS on 50 images by a decoder of 200-200 units with 8 latents. Its cost is proportional to the temperatures: here 20."""
-    decoder = build_vae(784, 8, [200, 200]).decoder
+    decoder = BernoulliDecoder(FullyConnected(784, [200, 200]).to_image(8))
     x = images_like_mnist(50).batch(torch.arange(50))
     annealing = Annealing(temperatures=20)
     ais_log_likelihood(decoder, x[:1], 8, Annealing(temperatures=2, leapfrog=1, chains=1))

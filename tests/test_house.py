@@ -128,10 +128,12 @@ FLOORS = (
     {"networks", "posteriors", "decoders", "critics", "testbeds"},
     {"flows"},
     {"games"},
+    {"models"},
     # What plays the games is built up in this order.
     {"runs"},
     {"data", "evaluation", "annealing"},
     {"training"},
+    {"experiments"},
     {"recipes"},
     {"check", "plots", "widgets", "cli"},
     {"__main__"},

@@ -194,7 +194,7 @@ def test_a_process_that_is_really_killed(tmp_path, monkeypatch):
     """SIGKILL amid `python -m avb_core train`, then the same command again: as if nothing had happened."""
     from typer.testing import CliRunner
 
-    from avb_core import cli, recipes
+    from avb_core import cli, experiments, recipes
 
     book, killed_folder, unbroken_folder = tmp_path / "book.toml", tmp_path / "killed", tmp_path / "unbroken"
     book.write_text(BOOK)
@@ -212,7 +212,7 @@ def test_a_process_that_is_really_killed(tmp_path, monkeypatch):
     assert not (killed_folder / "result.json").exists()
 
     monkeypatch.setattr(recipes, "BOOK", book)
-    monkeypatch.setattr(recipes, "measure_four_points", lambda game: {})
+    monkeypatch.setattr(experiments, "measure_four_points", lambda game: ({}, {}))
     for folder in (killed_folder, unbroken_folder):
         result = CliRunner().invoke(cli.app, [*arguments, str(folder)])
         assert result.exit_code == 0, result.output

@@ -1,0 +1,262 @@
+"""Experiments: each has its data, its likelihood, what is watched while a game trains on it, and what is measured then."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from avb_core import data
+from avb_core.decoders import BernoulliDecoder, Likelihood, TargetLikelihood
+from avb_core.evaluation import (
+    Estimate,
+    FittedProposal,
+    MomentMatchedProposal,
+    energy_distance,
+    iwlb_log_likelihood,
+    kl_nearest_neighbour,
+    kl_to_prior_histogram,
+    log_likelihood_quadrature,
+)
+from avb_core.games import AVB
+from avb_core.gaussian import log_prob_standard_normal
+from avb_core.models import Architecture, LatentVariableGame
+from avb_core.posteriors import ExplicitPosterior
+from avb_core.testbeds import EightSchools, NoisyRadius
+
+IMPORTANCE_SAMPLES = 500  # for each image, in the bounds that a run reports
+
+Watch = Callable[[LatentVariableGame], dict[str, float]]
+Measured = tuple[dict[str, Any], dict[str, Tensor]]  # of the whole, and of each test image
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """`data` is called with "train" or "test", `likelihood` with an architecture and the number of latent variables, `measure`
+    with a trained game. `watch` gives what is called now and then during a training, and must be cheap."""
+
+    data: Callable[[data.Split], data.Dataset]
+    likelihood: Callable[[Architecture, int], Likelihood]
+    watch: Callable[[], Watch]
+    measure: Callable[[LatentVariableGame], Measured]
+
+
+def bernoulli(networks: Architecture, latent_dim: int) -> Likelihood:
+    """Independent pixels, black or white."""
+    return BernoulliDecoder(networks.to_image(latent_dim))
+
+
+def constant() -> data.Points:
+    """The one x of an inference problem, which nobody looks at."""
+    return data.Points("constant", torch.ones(1, 1))
+
+
+# --- four points ------------------------------------------------------------------------------------------------------
+
+
+def watch_four_points(game: LatentVariableGame) -> dict[str, float]:
+    """The exact log-likelihood while training, on a grid coarse enough not to slow it."""
+    x = _batch(data.four_points(), game, 4)
+    return {"log_likelihood": float(log_likelihood_quadrature(game.decoder, x, points=201)[0].mean())}
+
+
+@torch.no_grad()
+def measure_four_points(game: LatentVariableGame, blocks: int = 5, per_image: int = 50_000) -> Measured:
+    """The quantities of Mescheder et al., table 1, from `blocks` independent blocks of codes where they are estimated.
+
+    `log_likelihood` is exact by quadrature. `elbo` takes each KL(q(z|x) ‖ p(z)) from nearest neighbours, since an implicit
+    posterior has no density; at the sharp border of a posterior that estimate is too small by a term that falls with the
+    square root of `per_image`. `elbo_of_critic` is what the critic believes, which bounds nothing.
+    """
+    x = _batch(data.four_points(), game, 4)
+    log_px, quadrature_error = log_likelihood_quadrature(game.decoder, x, points=2401)
+    blocked: dict[str, list[float]] = {"reconstruction": [], "kl_knn": [], "elbo": [], "elbo_of_critic": []}
+    codes = []
+    for _ in range(blocks):
+        z = game.posterior.sample(x, (per_image,))
+        log_px_given_z = game.decoder.log_prob(x, z).mean()
+        kl_to_prior = [kl_nearest_neighbour(z[:, i], torch.randn_like(z[:, i])) for i in range(len(x))]
+        aggregate = z.flatten(0, 1)
+        codes.append(aggregate)
+        blocked["reconstruction"].append(float(-log_px_given_z) / x.shape[1])
+        blocked["kl_knn"].append(kl_nearest_neighbour(aggregate, torch.randn_like(aggregate)))
+        blocked["elbo"].append(float(log_px_given_z) - sum(kl_to_prior) / len(x))
+        if isinstance(game, AVB):
+            log_ratio = game.log_ratio(x, z)
+            blocked["elbo_of_critic"].append(float(log_px_given_z - log_ratio.mean()))
+    estimates = {name: Estimate.of_mean(torch.tensor(values)) for name, values in blocked.items() if values}
+    estimates["kl_histogram"] = kl_to_prior_histogram(torch.cat(codes))
+    return {
+        "log_likelihood": {"value": float(log_px.mean()), "quadrature_error": quadrature_error},
+        **{name: asdict(estimate) for name, estimate in estimates.items()},
+    }, {}
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+def watch_images(game: LatentVariableGame, test: data.Images, k: int = 50) -> dict[str, float]:
+    """A true bound on the test log-likelihood while training, from few samples so as not to slow it."""
+    x = _batch(test, game, len(test))
+    return {"test_iwlb": float(iwlb_log_likelihood(game.decoder, _proposal(game), x, k).mean())}
+
+
+@torch.no_grad()
+def measure_images(
+    game: LatentVariableGame, test: data.Images, k: int = IMPORTANCE_SAMPLES, images: int = 1000
+) -> Measured:
+    """Lower bounds on the log-likelihood of each test image by k importance samples, its reconstruction, and its code's width.
+
+    An implicit posterior lends its moments to a Gaussian proposal, so every method is measured by a true bound, `iwlb`;
+    `iwlb_fitted` is the bound with a proposal fitted to each image, which does not depend on how good the encoder is. `elbo` is
+    that of a posterior with a density, from 64 codes; `elbo_of_critic` is what a critic believes, which bounds nothing.
+    `code_std` is the width of the encoder's codes, a mean over latent variables, and `code_std_fitted` that of the fitted
+    Gaussians.
+    """
+    x = _batch(test.binarized(), game, images)
+    fitted = FittedProposal(game.posterior, game.decoder)
+    z = game.posterior.sample(x)
+    log_px_given_z = game.decoder.log_prob(x, z)
+    values = {
+        "iwlb": iwlb_log_likelihood(game.decoder, _proposal(game), x, k),
+        "iwlb_fitted": iwlb_log_likelihood(game.decoder, fitted, x, k),
+        "reconstruction": -log_px_given_z,
+        "code_std": game.posterior.sample(x, (64,)).std(0).mean(-1),
+        "code_std_fitted": fitted.fit(x)[1].mean(-1),
+    }
+    if isinstance(game.posterior, ExplicitPosterior):
+        one_sample = [iwlb_log_likelihood(game.decoder, game.posterior, x, k=1) for _ in range(64)]
+        values["elbo"] = torch.stack(one_sample).mean(0)
+    if isinstance(game, AVB):
+        values["elbo_of_critic"] = log_px_given_z - game.log_ratio(x, z)
+    per_image = {name: value.float() for name, value in values.items()}
+    measured: dict[str, Any] = {"importance_samples": k, "images": len(x)}
+    return measured | {name: asdict(Estimate.of_mean(values)) for name, values in per_image.items()}, per_image
+
+
+def _proposal(game: LatentVariableGame) -> ExplicitPosterior:
+    """The game's own posterior where it has a density; a Gaussian with its moments where it has none."""
+    return game.posterior if isinstance(game.posterior, ExplicitPosterior) else MomentMatchedProposal(game.posterior)
+
+
+def _batch(images: data.Images, game: LatentVariableGame, n: int) -> Tensor:
+    device = next(game.parameters()).device
+    return images.to(device).batch(torch.arange(min(n, len(images))))
+
+
+# --- one posterior to infer -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Target:
+    """A posterior whose evidence and samples are known: log_joint(z) = log p(x, z) in nats, for the one x there is.
+
+    Samples are compared as `parameters` of the codes z, each divided by its standard deviation under the truth.
+    """
+
+    log_joint: Callable[[Tensor], Tensor]
+    log_evidence: float
+    parameters: Callable[[Tensor], Tensor]
+    truth: Callable[[int, torch.Generator], Tensor]
+
+    def distance(self, z: Float[Tensor, "n d"]) -> float:
+        """The energy distance of codes to as many independent samples of the truth, always the same ones."""
+        truth = self.truth(len(z), torch.Generator().manual_seed(0))
+        scale = truth.std(0)
+        return energy_distance(self.parameters(z.cpu().double()) / scale, truth / scale)
+
+
+def _schools(centred: bool) -> Target:
+    model = EightSchools()
+    if not centred:
+        return Target(model.log_joint_of_codes, model.log_evidence(), model.parameters, model.sample)
+    # In units of ten points all parameters are of the order of 1; the density takes on the map's Jacobian.
+    unit = torch.full((model.dim,), 10.0)
+    unit[1] = 1.0
+    log_volume = float(unit.log().sum())
+    return Target(
+        lambda z: model.log_joint(z * unit.to(z)) + log_volume,
+        model.log_evidence(),
+        lambda z: z * unit.to(z),
+        model.sample,
+    )
+
+
+def _ring() -> Target:
+    model = NoisyRadius()
+    return Target(model.log_joint, model.log_evidence(), lambda z: z, model.sample)
+
+
+TARGETS: Mapping[str, Target] = {
+    "eight_schools": _schools(centred=False),
+    "eight_schools_centred": _schools(centred=True),
+    "ring": _ring(),
+}
+
+
+def watch_target(game: LatentVariableGame, target: Target, samples: int = 2000) -> dict[str, float]:
+    """The distance to the truth, and for a posterior with a density KL(q ‖ truth), from few samples."""
+    measured, _ = measure_target(game, target, samples)
+    return {name: measured[name]["value"] for name in ("energy_distance", "kl") if name in measured}
+
+
+@torch.no_grad()
+def measure_target(game: LatentVariableGame, target: Target, samples: int = 5000, blocks: int = 5) -> Measured:
+    """`energy_distance` of the posterior's samples to the truth's; where there is a density, `kl` = log evidence − ELBO.
+
+    `elbo_of_critic` is the ELBO as a critic believes it, to be held against `log_evidence`; it bounds nothing.
+    """
+    x = next(game.parameters()).new_ones(samples, 1)
+    blocked: dict[str, list[float]] = {"energy_distance": [], "kl": [], "elbo_of_critic": []}
+    for _ in range(blocks):
+        if isinstance(game.posterior, ExplicitPosterior):
+            z, log_q = game.posterior.sample_with_log_prob(x)
+            blocked["kl"].append(target.log_evidence - float((target.log_joint(z) - log_q).double().mean()))
+        else:
+            z = game.posterior.sample(x)
+        blocked["energy_distance"].append(target.distance(z))
+        if isinstance(game, AVB):
+            believed = game.log_ratio(x, z) + log_prob_standard_normal(z)
+            blocked["elbo_of_critic"].append(float((target.log_joint(z) - believed).double().mean()))
+    measured: dict[str, Any] = {"log_evidence": target.log_evidence, "samples": blocks * samples}
+    return measured | {
+        name: asdict(Estimate.of_mean(torch.tensor(values))) for name, values in blocked.items() if values
+    }, {}
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+def on_images(images: Callable[[data.Split], data.Images]) -> Experiment:
+    """An experiment on images of black and white pixels."""
+    return Experiment(
+        images,
+        bernoulli,
+        lambda: partial(watch_images, test=images("test").first(200).binarized()),
+        lambda game: measure_images(game, images("test")),
+    )
+
+
+def on_target(target: Target) -> Experiment:
+    """An experiment that infers one posterior."""
+    return Experiment(
+        lambda split: constant(),
+        lambda networks, latent_dim: TargetLikelihood(target.log_joint),
+        lambda: partial(watch_target, target=target),
+        partial(measure_target, target=target),
+    )
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "four_points": Experiment(
+        lambda split: data.four_points(),
+        bernoulli,
+        lambda: watch_four_points,
+        lambda game: measure_four_points(game),
+    ),
+    "mnist": on_images(data.mnist_or_digits),
+    **{name: on_target(target) for name, target in TARGETS.items()},
+}

@@ -1,0 +1,197 @@
+"""Models from settings: every game of the recipes on the networks of one architecture and with the same decoder.
+
+So that methods are compared and not networks: a builder takes an `Architecture`, which makes the networks that see an image,
+and a function that makes the likelihood; what remains to choose is the posterior, the critic and the game.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import nn
+
+from avb_core.critics import CodeCritic, InnerProductCritic
+from avb_core.decoders import Likelihood
+from avb_core.flows import InverseAutoregressiveFlow
+from avb_core.games import AVB, IWAE, VAE, AdaptiveContrastAVB
+from avb_core.networks import MLP, ConcatenationMLP, InjectionMLP
+from avb_core.posteriors import (
+    AuxiliaryPosterior,
+    BasisNoisePosterior,
+    FullGaussianPosterior,
+    GaussianPosterior,
+    ImplicitPosterior,
+    SemiImplicitPosterior,
+)
+
+LatentVariableGame = VAE | IWAE | AVB  # the games that a recipe can name: each has a posterior and a decoder
+
+
+class Architecture(Protocol):
+    """Networks for images of one size. `outputs` is always a number of plain outputs."""
+
+    @property
+    def widths(self) -> Sequence[int]:
+        """The hidden layers of the networks that see no image."""
+
+    def of_image(self, outputs: int) -> nn.Module:
+        """x → outputs."""
+
+    def of_image_and(self, inputs: int, outputs: int) -> nn.Module:
+        """(x, b) → outputs, for a vector b of so many inputs: noise, or a code."""
+
+    def to_image(self, latent_dim: int) -> nn.Module:
+        """z → one number for each pixel."""
+
+
+@dataclass(frozen=True)
+class FullyConnected:
+    """Multilayer perceptrons, all with the same hidden layers.
+
+    A second argument is laid beside the image, as Mescheder et al. do for the four points, or with `inject` enters every
+    hidden layer, as they do for MNIST.
+    """
+
+    pixels: int
+    widths: Sequence[int]
+    inject: bool = False
+
+    def of_image(self, outputs: int) -> nn.Module:
+        return MLP(self.pixels, self.widths, outputs)
+
+    def of_image_and(self, inputs: int, outputs: int) -> nn.Module:
+        return (InjectionMLP if self.inject else ConcatenationMLP)((self.pixels, inputs), self.widths, outputs)
+
+    def to_image(self, latent_dim: int) -> nn.Module:
+        return MLP(latent_dim, self.widths, self.pixels)
+
+
+@dataclass(frozen=True)
+class NoImage:
+    """For inference where there is one x only: of a constant, a linear map is a set of free parameters."""
+
+    pixels: int
+    widths: Sequence[int]
+
+    def of_image(self, outputs: int) -> nn.Module:
+        return nn.Linear(self.pixels, outputs)
+
+    def of_image_and(self, inputs: int, outputs: int) -> nn.Module:
+        return ConcatenationMLP((self.pixels, inputs), self.widths, outputs)
+
+    def to_image(self, latent_dim: int) -> nn.Module:
+        raise TypeError("architecture: an experiment with a target to infer has no decoder")
+
+
+ARCHITECTURES: Mapping[str, Callable[..., Architecture]] = {"fully_connected": FullyConnected, "no_image": NoImage}
+
+MakeLikelihood = Callable[[], Likelihood]
+
+
+def build_vae(networks: Architecture, likelihood: MakeLikelihood, latent_dim: int, samples: int = 1) -> VAE:
+    """A diagonal Gaussian posterior, with the KL to the prior in closed form."""
+    return VAE(_gaussian(networks, latent_dim), likelihood(), samples)
+
+
+def build_iwae(
+    networks: Architecture, likelihood: MakeLikelihood, latent_dim: int, k: int, doubly_reparameterized: bool = False
+) -> IWAE:
+    """The same posterior, trained on the importance weighted lower bound."""
+    return IWAE(_gaussian(networks, latent_dim), likelihood(), k, doubly_reparameterized)
+
+
+def build_full_gaussian(networks: Architecture, likelihood: MakeLikelihood, latent_dim: int, k: int = 1) -> IWAE:
+    """A Gaussian posterior with correlations."""
+    posterior = FullGaussianPosterior(networks.of_image(FullGaussianPosterior.outputs(latent_dim)), latent_dim)
+    return IWAE(posterior, likelihood(), k)
+
+
+def build_flow(
+    networks: Architecture,
+    likelihood: MakeLikelihood,
+    latent_dim: int,
+    flow_steps: int,
+    flow_widths: Sequence[int],
+    context_dim: int,
+    k: int = 1,
+) -> IWAE:
+    """An inverse autoregressive flow of `flow_steps` steps, whose networks see a context of the image."""
+    of_image = networks.of_image(2 * latent_dim + context_dim)
+    posterior = InverseAutoregressiveFlow(of_image, latent_dim, context_dim, flow_widths, flow_steps)
+    return IWAE(posterior, likelihood(), k)
+
+
+def build_auxiliary(
+    networks: Architecture, likelihood: MakeLikelihood, latent_dim: int, auxiliary_dim: int, k: int = 1
+) -> IWAE:
+    """A posterior with an auxiliary variable between image and code."""
+    posterior = AuxiliaryPosterior(
+        networks.of_image(2 * auxiliary_dim),
+        networks.of_image_and(auxiliary_dim, 2 * latent_dim),
+        networks.of_image_and(latent_dim, 2 * auxiliary_dim),
+        latent_dim,
+        auxiliary_dim,
+    )
+    return IWAE(posterior, likelihood(), k)
+
+
+def build_semi_implicit(
+    networks: Architecture, likelihood: MakeLikelihood, latent_dim: int, noise_dim: int, extra: int, k: int = 1
+) -> IWAE:
+    """A Gaussian posterior whose parameters depend on noise, averaged over `extra` more draws of it."""
+    network = networks.of_image_and(noise_dim, 2 * latent_dim)
+    return IWAE(SemiImplicitPosterior(network, latent_dim, noise_dim, extra), likelihood(), k)
+
+
+def build_aae(networks: Architecture, likelihood: MakeLikelihood, latent_dim: int, noise_dim: int) -> AVB:
+    """An adversarial autoencoder: AVB whose critic sees the code alone."""
+    posterior = ImplicitPosterior(networks.of_image_and(noise_dim, latent_dim), latent_dim, noise_dim)
+    return AVB(posterior, likelihood(), CodeCritic(MLP(latent_dim, networks.widths, 1)))
+
+
+def build_avb(networks: Architecture, likelihood: MakeLikelihood, latent_dim: int, noise_dim: int) -> AVB:
+    """A black-box posterior and an inner-product critic (Mescheder et al., section 4)."""
+    posterior = ImplicitPosterior(networks.of_image_and(noise_dim, latent_dim), latent_dim, noise_dim)
+    return AVB(posterior, likelihood(), _inner_product_critic(networks, latent_dim))
+
+
+def build_avb_ac(
+    networks: Architecture,
+    likelihood: MakeLikelihood,
+    latent_dim: int,
+    noise_dim: int,
+    basis: int,
+    noise_widths: Sequence[int],
+    full_covariance: bool = False,
+) -> AdaptiveContrastAVB:
+    """AVB with adaptive contrast: a sum of `basis` noises that the image scales, coordinate by coordinate."""
+    posterior = BasisNoisePosterior(
+        networks.of_image((1 + basis) * latent_dim),
+        [MLP(noise_dim, noise_widths, latent_dim) for _ in range(basis)],
+        latent_dim,
+        noise_dim,
+    )
+    critic = _inner_product_critic(networks, latent_dim)
+    return AdaptiveContrastAVB(posterior, likelihood(), critic, full_covariance=full_covariance)
+
+
+def _gaussian(networks: Architecture, latent_dim: int) -> GaussianPosterior:
+    return GaussianPosterior(networks.of_image(2 * latent_dim), latent_dim)
+
+
+def _inner_product_critic(networks: Architecture, latent_dim: int) -> InnerProductCritic:
+    width = networks.widths[-1]
+    return InnerProductCritic(networks.of_image(width), MLP(latent_dim, networks.widths, width))
+
+
+GAMES: Mapping[str, Callable[..., LatentVariableGame]] = {
+    "vae": build_vae,
+    "iwae": build_iwae,
+    "full_gaussian": build_full_gaussian,
+    "flow": build_flow,
+    "auxiliary": build_auxiliary,
+    "semi_implicit": build_semi_implicit,
+    "aae": build_aae,
+    "avb": build_avb,
+    "avb_ac": build_avb_ac,
+}
