@@ -1,16 +1,18 @@
 """Experiments: each has its data, its likelihood, what is watched while a game trains on it, and what is measured then."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from avb_core import data
-from avb_core.decoders import BernoulliDecoder, Likelihood, TargetLikelihood
+from avb_core.annealing import Annealing, ais_log_likelihood
+from avb_core.decoders import BernoulliDecoder, Decoder, Likelihood, TargetLikelihood
 from avb_core.evaluation import (
     Estimate,
     FittedProposal,
@@ -106,15 +108,25 @@ def watch_images(game: LatentVariableGame, test: data.Images, k: int = 50) -> di
 
 @torch.no_grad()
 def measure_images(
-    game: LatentVariableGame, test: data.Images, k: int = IMPORTANCE_SAMPLES, images: int = 1000
+    game: LatentVariableGame,
+    test: data.Images,
+    k: int = IMPORTANCE_SAMPLES,
+    images: int = 1000,
+    annealed: int = 20,
+    annealing: Annealing | None = None,
 ) -> Measured:
-    """Lower bounds on the log-likelihood of each test image by k importance samples, its reconstruction, and its code's width.
+    """The log-likelihood of test images, with bounds on it, their reconstruction, and their codes' width.
 
-    An implicit posterior lends its moments to a Gaussian proposal, so every method is measured by a true bound, `iwlb`;
-    `iwlb_fitted` is the bound with a proposal fitted to each image, which does not depend on how good the encoder is. `elbo` is
-    that of a posterior with a density, from 64 codes; `elbo_of_critic` is what a critic believes, which bounds nothing.
-    `code_std` is the width of the encoder's codes, a mean over latent variables, and `code_std_fitted` that of the fitted
-    Gaussians.
+    `log_likelihood` joins two lower bounds: the mean of `iwlb_fitted` over all `images`, and the mean of what annealed
+    importance sampling, `ais`, adds to it on the first `annealed` of them (none if 0), where the difference varies little.
+    `ais_gap` tells how far annealing may be from the truth: on as many images that the model itself drew, the mean of its upper
+    bound less its lower one (bidirectional Monte Carlo).
+
+    `iwlb` is from k importance samples of the encoder; an implicit posterior lends its moments to a Gaussian proposal, so every
+    method is measured by a true bound. `iwlb_fitted` is the bound with a proposal fitted to each image, which does not depend on
+    how good the encoder is. `elbo` is that of a posterior with a density, from 64 codes; `elbo_of_critic` is what a critic
+    believes, which bounds nothing. `code_std` is the width of the encoder's codes, a mean over latent variables, and
+    `code_std_fitted` that of the fitted Gaussians.
     """
     x = _batch(test.binarized(), game, images)
     fitted = FittedProposal(game.posterior, game.decoder)
@@ -132,9 +144,45 @@ def measure_images(
         values["elbo"] = torch.stack(one_sample).mean(0)
     if isinstance(game, AVB):
         values["elbo_of_critic"] = log_px_given_z - game.log_ratio(x, z)
-    per_image = {name: value.float() for name, value in values.items()}
     measured: dict[str, Any] = {"importance_samples": k, "images": len(x)}
+    if annealed:
+        annealing = annealing or Annealing()
+        values["ais"], _ = _anneal(game, x[:annealed], annealing)
+        # Images of the model's own, and with them codes that are exact samples of the posterior.
+        own_codes = torch.randn_like(z[:annealed])
+        own_lower, own_upper = _anneal(game, cast(Decoder, game.decoder).sample(own_codes), annealing, own_codes)
+        measured |= {
+            "annealing": asdict(annealing),
+            "log_likelihood": asdict(_improved_mean(values["iwlb_fitted"], values["ais"])),
+            "ais_gap": asdict(Estimate.of_mean(own_upper - own_lower)),
+        }
+    per_image = {name: value.float() for name, value in values.items()}
     return measured | {name: asdict(Estimate.of_mean(values)) for name, values in per_image.items()}, per_image
+
+
+def _anneal(
+    game: LatentVariableGame, x: Tensor, annealing: Annealing, codes: Tensor | None = None
+) -> tuple[Float[Tensor, "images"], Float[Tensor, "images"]]:
+    """Lower bounds on log p(x) by annealing from a Gaussian fitted to each image; upper ones where exact `codes` are known."""
+    lower, upper = [], []
+    for i in range(0, len(x), 64):
+        few, exact = x[i : i + 64], None if codes is None else codes[i : i + 64]
+        start = FittedProposal(game.posterior, game.decoder).fit(few)
+        bounds = ais_log_likelihood(game.decoder, few, start[0].shape[-1], annealing, start, exact)
+        lower.append(bounds.lower)
+        upper.append(bounds.lower if bounds.upper is None else bounds.upper)
+    return torch.cat(lower), torch.cat(upper)
+
+
+def _improved_mean(of_all: Float[Tensor, "n"], of_some: Float[Tensor, "m"]) -> Estimate:
+    """The mean of a coarse estimate over all n images plus the mean of a better one's excess over it on the first m ≤ n.
+
+    The variance is Var(coarse)/n + Var(excess)/m + 2 Cov(coarse, excess)/n: an image's coarse value enters all means once.
+    """
+    excess = of_some - of_all[: len(of_some)]
+    covariance = torch.cov(torch.stack([of_all[: len(of_some)], excess]))
+    variance = of_all.var() / len(of_all) + excess.var() / len(excess) + 2 * covariance[0, 1] / len(of_all)
+    return Estimate(float(of_all.mean() + excess.mean()), math.sqrt(max(0.0, float(variance))))
 
 
 def _proposal(game: LatentVariableGame) -> ExplicitPosterior:

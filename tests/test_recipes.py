@@ -14,6 +14,7 @@ from torch.distributions import MultivariateNormal
 from typer.testing import CliRunner
 
 from avb_core import cli, data, evaluation, experiments, models, recipes
+from avb_core.annealing import Annealing
 from avb_core.decoders import BernoulliDecoder, TargetLikelihood
 from avb_core.games import AVB, IWAE, VAE, AdaptiveContrastAVB
 from avb_core.networks import MLP
@@ -82,7 +83,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "BOOK", book)
     for measure, few in (
         (experiments.measure_four_points, (2, 400)),
-        (experiments.measure_images, (5, 20)),
+        (experiments.measure_images, (5, 20, 4, Annealing(3, 1, 2))),
         (experiments.measure_target, (200, 2)),
     ):
         monkeypatch.setattr(measure.__wrapped__, "__defaults__", few)  # within no_grad's wrapper
@@ -292,11 +293,11 @@ def test_a_run_leaves_everything_in_its_folder(experiment, game, small, tmp_path
         assert result["data"]["name"] == "digits" and measured["iwlb"]["stderr"] > 0
         per_image, about = load_tensors(tmp_path / "per_image.safetensors")
         assert about["seed"] == 1 and about["game"] == game
-        assert measured.keys() == {*per_image, "importance_samples", "images"} and ("elbo" in measured) == (
-            game != "avb"
-        )
+        of_the_whole = {"importance_samples", "images", "annealing", "log_likelihood", "ais_gap"}
+        assert measured.keys() == {*per_image, *of_the_whole} and ("elbo" in measured) == (game != "avb")
         for name, values in per_image.items():
-            assert values.shape == (20,) and values.mean().item() == pytest.approx(measured[name]["value"], rel=1e-5)
+            assert values.shape == ((4,) if name == "ais" else (20,))
+            assert values.mean().item() == pytest.approx(measured[name]["value"], rel=1e-5)
     model = recipes.load_model(of, tmp_path)
     torch.manual_seed(0)
     assert model.posterior.sample(torch.zeros(2, of.data("test").pixels.shape[1])).isfinite().all()
@@ -305,9 +306,43 @@ def test_a_run_leaves_everything_in_its_folder(experiment, game, small, tmp_path
 def test_the_bounds_on_images_are_ordered(small):
     """On average, that is: ELBO below L_k, and both below 0, the log of a probability of 1."""
     game = recipes.recipe("mnist", "vae", "quick").build()
-    _, per_image = experiments.measure_images(game, data.digits("test"), k=50, images=200)
+    _, per_image = experiments.measure_images(game, data.digits("test"), k=50, images=200, annealed=0)
     assert per_image["elbo"].mean() < per_image["iwlb"].mean() < 0
     assert all(values.shape == (200,) for values in per_image.values())
+
+
+def test_the_log_likelihood_of_images_is_that_of_quadrature():
+    """Two latent variables and a decoder with a narrow posterior, which the encoder knows nothing of."""
+    torch.manual_seed(0)
+    game = models.build_vae(models.FullyConnected(64, [16]), lambda: BernoulliDecoder(MLP(2, [], 64)), 2)
+    with torch.no_grad():
+        game.decoder.network[0].weight.mul_(6)
+    test = data.digits("test")
+    measured, per_image = experiments.measure_images(game, test, k=200, images=60, annealed=10)
+    x = test.binarized().batch(torch.arange(60))
+    truth, error = evaluation.log_likelihood_quadrature(game.decoder, x)
+    assert error < 1e-3
+    # A lower bound that annealing closes, image by image
+    assert (per_image["ais"] - truth[:10]).abs().max() < 0.1
+    assert abs((per_image["ais"] - truth[:10]).mean()) < abs((per_image["iwlb_fitted"] - truth)[:10].mean()) + 0.02
+    found = measured["log_likelihood"]
+    assert found["value"] == pytest.approx(float(truth.mean()), abs=0.1)
+    assert found["stderr"] == pytest.approx(float(truth.std()) / math.sqrt(60), rel=0.05)
+    assert 0 <= measured["ais_gap"]["value"] + 4 * measured["ais_gap"]["stderr"] < 0.2
+
+
+def test_a_mean_improved_on_some_images_has_the_error_that_it_says():
+    torch.manual_seed(0)
+    n, m = 50, 10
+    found = []
+    for _ in range(2000):
+        coarse = 3 * torch.randn(n)
+        better = coarse[:m] + 1 + 0.2 * coarse[:m] + 0.5 * torch.randn(m)
+        found.append(experiments._improved_mean(coarse, better))
+    values = torch.tensor([estimate.value for estimate in found])
+    assert abs(values.mean() - 1) < 4.5 * values.std() / math.sqrt(len(values))
+    variance = torch.tensor([estimate.stderr**2 for estimate in found]).mean()
+    assert variance.sqrt() == pytest.approx(float(values.std()), rel=0.1)
 
 
 def test_loaded_weights_are_the_trained_ones(small, tmp_path, monkeypatch):
