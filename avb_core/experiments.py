@@ -122,10 +122,10 @@ def measure_images(
     `ais_gap` tells how far annealing may be from the truth: on as many images that the model itself drew, the mean of its upper
     bound less its lower one (bidirectional Monte Carlo).
 
-    `iwlb` is from k importance samples of the encoder; an implicit posterior lends its moments to a Gaussian proposal, so every
-    method is measured by a true bound. `iwlb_fitted` is the bound with a proposal fitted to each image, which does not depend on
-    how good the encoder is. `elbo` is that of a posterior with a density, from 64 codes; `elbo_of_critic` is what a critic
-    believes, which bounds nothing. `code_std` is the width of the encoder's codes, a mean over latent variables, and
+    `iwlb` is from k importance samples of the encoder; an implicit posterior lends its moments to a Gaussian proposal, so that
+    every method is measured by a true bound. `iwlb_fitted` is the bound with a proposal fitted to each image, which does not
+    depend on how good the encoder is. `elbo` is that of a posterior with a density, from 64 codes; `elbo_of_critic` is what a
+    critic believes, which bounds nothing. `code_std` is the width of the encoder's codes, a mean over latent variables, and
     `code_std_fitted` that of the fitted Gaussians.
     """
     x = _batch(test.binarized(), game, images)

@@ -14,7 +14,7 @@ from avb_core.critics import CodeCritic, InnerProductCritic
 from avb_core.decoders import Likelihood
 from avb_core.flows import InverseAutoregressiveFlow
 from avb_core.games import AVB, IWAE, VAE, AdaptiveContrastAVB
-from avb_core.networks import MLP, ConcatenationMLP, InjectionMLP
+from avb_core.networks import MLP, ConcatenationMLP, ConvolutionalDecoder, ConvolutionalEncoder, InjectionMLP
 from avb_core.posteriors import (
     AuxiliaryPosterior,
     BasisNoisePosterior,
@@ -67,6 +67,24 @@ class FullyConnected:
 
 
 @dataclass(frozen=True)
+class Convolutional:
+    """Convolutions of stride 2, into whose every hidden layer a second argument enters (Mescheder et al., section 4)."""
+
+    pixels: int
+    widths: Sequence[int]
+    channels: Sequence[int]
+
+    def of_image(self, outputs: int) -> nn.Module:
+        return ConvolutionalEncoder(self.pixels, self.channels, outputs)
+
+    def of_image_and(self, inputs: int, outputs: int) -> nn.Module:
+        return ConvolutionalEncoder(self.pixels, self.channels, outputs, injected=inputs)
+
+    def to_image(self, latent_dim: int) -> nn.Module:
+        return ConvolutionalDecoder(latent_dim, self.channels, self.pixels)
+
+
+@dataclass(frozen=True)
 class NoImage:
     """For inference where there is one x only: of a constant, a linear map is a set of free parameters."""
 
@@ -83,7 +101,11 @@ class NoImage:
         raise TypeError("architecture: an experiment with a target to infer has no decoder")
 
 
-ARCHITECTURES: Mapping[str, Callable[..., Architecture]] = {"fully_connected": FullyConnected, "no_image": NoImage}
+ARCHITECTURES: Mapping[str, Callable[..., Architecture]] = {
+    "fully_connected": FullyConnected,
+    "convolutional": Convolutional,
+    "no_image": NoImage,
+}
 
 MakeLikelihood = Callable[[], Likelihood]
 

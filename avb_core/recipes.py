@@ -12,13 +12,13 @@ from lightning_fabric import Fabric
 
 from avb_core.data import Dataset, Split
 from avb_core.experiments import EXPERIMENTS, Experiment
-from avb_core.models import ARCHITECTURES, GAMES, FullyConnected, LatentVariableGame
+from avb_core.models import ARCHITECTURES, GAMES, Convolutional, FullyConnected, LatentVariableGame
 from avb_core.runs import load_tensors, provenance, read_json, save_tensors, write_json
 from avb_core.training import TrainingConfig, train
 
 BOOK = Path(__file__).parents[1] / "book.toml"
 TRAINING_FIELDS = {field.name for field in fields(TrainingConfig)}
-ARCHITECTURE_FIELDS = {field.name for field in fields(FullyConnected)} - {"pixels"}
+ARCHITECTURE_FIELDS = {field.name for kind in (FullyConnected, Convolutional) for field in fields(kind)} - {"pixels"}
 
 
 def profile() -> str:

@@ -12,7 +12,7 @@ from torch.distributions import Bernoulli, Independent, MultivariateNormal, Norm
 from avb_core.critics import CodeCritic, InnerProductCritic, PairCritic
 from avb_core.decoders import BernoulliDecoder, GaussianDecoder, TargetLikelihood
 from avb_core.flows import AutoregressiveMLP, InverseAutoregressiveFlow
-from avb_core.networks import MLP, ConcatenationMLP, InjectionMLP
+from avb_core.networks import MLP, ConcatenationMLP, ConvolutionalDecoder, ConvolutionalEncoder, InjectionMLP
 from avb_core.posteriors import (
     AuxiliaryPosterior,
     BasisNoisePosterior,
@@ -63,6 +63,55 @@ def test_networks_of_two_arguments(network, batch):
     assert not torch.allclose(output, module(a, b + 1)), "the second argument does not matter"
     assert not torch.allclose(output, module(a + 1, b)), "the first argument does not matter"
     assert gradients_reach_every_parameter(module, output.square().sum())
+
+
+@pytest.mark.parametrize("side, channels", [(4, [3]), (7, [2, 3]), (28, [2, 3, 4]), (8, [2, 3])])
+@pytest.mark.parametrize("batch", BATCHES)
+def test_convolutional_networks(side, channels, batch):
+    x, b, z = torch.rand(*batch, side**2), torch.randn(*batch, 5), torch.randn(*batch, 6)
+    plain, injected = (ConvolutionalEncoder(side**2, channels, 3, injected=size) for size in (0, 5))
+    decoder = ConvolutionalDecoder(6, channels, side**2)
+    for module, arguments, outputs in ((plain, (x,), 3), (injected, (x, b), 3), (decoder, (z,), side**2)):
+        output = module(*arguments)
+        assert output.shape == (*batch, outputs)
+        for i in range(len(arguments)):
+            moved = [each + 1 if j == i else each for j, each in enumerate(arguments)]
+            assert not torch.allclose(output, module(*moved))
+        # An answer does not depend on what else is in the batch.
+        if batch and batch[0] > 1:
+            torch.testing.assert_close(module(*(each[:1] for each in arguments)), output[:1])
+        weights = torch.randn_like(output)
+        assert gradients_reach_every_parameter(module, (weights * output).sum())
+
+
+def test_a_convolutional_encoder_by_hand():
+    """Against its layers laid out for one image; several noises beside an image are as good as the image repeated."""
+    module = ConvolutionalEncoder(36, [2, 3], 4, injected=5)
+    x, b = torch.rand(36), torch.randn(7, 5)
+    for noise, output in zip(b, module(x, b), strict=True):
+        hidden = x.reshape(1, 6, 6)
+        for convolution, projection in zip(module.convolutions, module.projections, strict=True):
+            hidden = torch.relu(convolution(hidden) + (projection.weight @ noise)[:, None, None])
+        assert hidden.shape == (3, 2, 2)
+        torch.testing.assert_close(output, module.head(hidden.flatten()))
+    images = torch.rand(3, 36)
+    several = module(images, torch.stack([b[:3], b[1:4]]))
+    torch.testing.assert_close(several[1], module(images, b[1:4]))
+
+
+def test_a_convolutional_decoder_fills_the_whole_image():
+    """No pixel is out of reach of the code, and every pixel has a gradient of its own."""
+    decoder = ConvolutionalDecoder(3, [4, 8, 8], 28**2)
+    z = torch.randn(200, 3)
+    assert (decoder(z).std(0) > 0).all()
+
+
+@pytest.mark.parametrize("network", [ConvolutionalEncoder, lambda *a: ConvolutionalDecoder(a[2], a[1], a[0])])
+def test_convolutions_refuse(network):
+    with pytest.raises(ValueError, match="^pixels: .* got 12"):
+        network(12, [2], 3)
+    with pytest.raises(ValueError, match="^channels: "):
+        network(16, [], 3)
 
 
 def test_injection_reaches_every_hidden_layer():

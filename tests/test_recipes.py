@@ -17,7 +17,7 @@ from avb_core import cli, data, evaluation, experiments, models, recipes
 from avb_core.annealing import Annealing
 from avb_core.decoders import BernoulliDecoder, TargetLikelihood
 from avb_core.games import AVB, IWAE, VAE, AdaptiveContrastAVB
-from avb_core.networks import MLP
+from avb_core.networks import MLP, ConvolutionalDecoder
 from avb_core.runs import CorruptFile, load_tensors, read_json
 from avb_core.testbeds import EightSchools
 from avb_core.training import TrainingConfig
@@ -195,6 +195,7 @@ def test_every_builder_s_game_can_be_played_on_every_architecture(game):
     for networks, likelihood in (
         (models.FullyConnected(16, [8, 8]), lambda: BernoulliDecoder(MLP(3, [8], 16))),
         (models.FullyConnected(16, [8, 8], inject=True), lambda: BernoulliDecoder(MLP(3, [8], 16))),
+        (models.Convolutional(16, [8, 8], [2, 3]), lambda: BernoulliDecoder(ConvolutionalDecoder(3, [2, 3], 16))),
         (models.NoImage(16, [8]), lambda: TargetLikelihood(lambda z: -z.square().sum(-1))),
     ):
         built = models.GAMES[game](networks, likelihood, latent_dim=3, **OF_THE_GAME[game])
