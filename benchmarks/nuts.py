@@ -2,13 +2,14 @@
 
     python benchmarks/nuts.py figures
 
-writes `TARGET/nuts-SEED/` with `metrics.jsonl` (a line for each so many samples: seconds with the warm-up, `energy_distance`) and
-`result.json`, in the form of the games' runs, so that they can be drawn in one plot.
+writes `TARGET/nuts-SEED/` with the samples, `metrics.jsonl` (seconds, warm-up included, and `energy_distance` of the first so
+many samples) and `result.json`, in the form of the games' runs, so that they can be drawn in one plot.
 """
 
 import argparse
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def main() -> None:
                 for n in CHECKPOINTS
             ]
             lines = "".join(json.dumps(row) + "\n" for row in rows)
-            write_atomically(folder / "metrics.jsonl", lambda path, lines=lines: path.write_text(lines))
+            write_atomically(folder / "metrics.jsonl", partial(Path.write_text, data=lines))
             save_tensors(folder / "samples.safetensors", {"codes": codes}, {"experiment": name, "seed": seed})
             result = {
                 "experiment": name,
