@@ -3,13 +3,14 @@
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from lightning_fabric import Fabric
 
 from avb_core import data, recipes
-from avb_core.runs import CorruptFile
+from avb_core.annealing import Annealing
+from avb_core.runs import CorruptFile, read_json
 from avb_core.training import TrainingDiverged, WrongCheckpoint
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
@@ -48,6 +49,39 @@ def train(
     if fabric.is_global_zero:
         typer.echo(json.dumps(result["measured"], indent=2))
         typer.echo(f"Kept in {folder}")
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="A finished run, such as figures/table1/avb-0.")],
+    images: Annotated[int | None, typer.Option(min=2, help="Test images, of those that there are.")] = None,
+    annealed: Annotated[
+        int | None, typer.Option(min=0, help="Images of these for annealed importance sampling.")
+    ] = None,
+    temperatures: Annotated[int | None, typer.Option(min=1, help="Temperatures of the annealing.")] = None,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Measure a finished run anew from its weights, beside what is stored of it."""
+    annealing = None if temperatures is None else Annealing(temperatures)
+    options = {"images": images, "annealed": annealed, "annealing": annealing}
+    try:
+        device = Fabric(accelerator=accelerator, devices=1).device
+        asked: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        measured = recipes.evaluate(folder, device=device, **asked)
+        stored = read_json(folder / "result.json")["measured"]
+    except (ValueError, OSError, CorruptFile) as error:
+        raise typer.Exit(_complain(error)) from error
+    for name, value in measured.items():
+        now, then = (_with_error(each) for each in (value, stored.get(name)))
+        typer.echo(f"{name:<20} {now:>22}   stored: {then}")
+
+
+def _with_error(value: Any) -> str:
+    """A measured quantity in one word: with its standard error if it has one."""
+    if isinstance(value, dict):
+        numbers = [f"{number:.4f}" for name, number in value.items() if name in ("value", "stderr")]
+        return " ± ".join(numbers) if numbers else json.dumps(value)
+    return "–" if value is None else str(value)
 
 
 @app.command()

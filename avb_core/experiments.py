@@ -37,13 +37,17 @@ Measured = tuple[dict[str, Any], dict[str, Tensor]]  # of the whole, and of each
 
 @dataclass(frozen=True)
 class Experiment:
-    """`data` is called with "train" or "test", `likelihood` with an architecture and the number of latent variables, `measure`
-    with a trained game. `watch` gives what is called now and then during a training, and must be cheap."""
+    """What a recipe plays its game on.
+
+    `data` is called with "train" or "test", `likelihood` with an architecture and the number of latent variables, `measure`
+    with a trained game, and for images with options of `measure_images`. `watch` gives what is called now and then during a
+    training, and must be cheap.
+    """
 
     data: Callable[[data.Split], data.Dataset]
     likelihood: Callable[[Architecture, int], Likelihood]
     watch: Callable[[], Watch]
-    measure: Callable[[LatentVariableGame], Measured]
+    measure: Callable[..., Measured]
 
 
 def bernoulli(networks: Architecture, latent_dim: int) -> Likelihood:
@@ -284,7 +288,7 @@ def on_images(images: Callable[[data.Split], data.Images]) -> Experiment:
         images,
         bernoulli,
         lambda: partial(watch_images, test=images("test").first(200).binarized()),
-        lambda game: measure_images(game, images("test")),
+        lambda game, **options: measure_images(game, images("test"), **options),
     )
 
 

@@ -1,5 +1,6 @@
 """Recipes: which experiment, game, networks and training make up a run of the book. The settings stand in `book.toml`."""
 
+import inspect
 import os
 import tomllib
 from collections.abc import Mapping
@@ -58,8 +59,8 @@ class Recipe:
         of_game = {key: self.settings[key] for key in self.settings.keys() - TRAINING_FIELDS - ARCHITECTURE_FIELDS}
         kind = ARCHITECTURES[of_game.pop("architecture", "fully_connected")]
         of_networks = {key: self.settings[key] for key in self.settings.keys() & ARCHITECTURE_FIELDS}
-        features = self.data("test").batch(torch.arange(1)).shape[-1]
         with torch.random.fork_rng(devices=[]):
+            features = self.data("test").batch(torch.arange(1)).shape[-1]
             torch.manual_seed(seed)
             networks = kind(features, **of_networks)
             latent_dim = of_game["latent_dim"]
@@ -126,6 +127,26 @@ def run(of: Recipe, seed: int, folder: Path, *, fabric: Fabric | None = None) ->
             save_tensors(Path(folder) / "per_image.safetensors", per_image, about)
         write_json(result_path, result)
     return result
+
+
+def evaluate(folder: Path, *, device: torch.device | str = "cpu", **options: Any) -> dict[str, Any]:
+    """Measure the finished run in `folder` anew from its stored weights and settings; nothing is written.
+
+    `options` are those of the experiment's measure: for images, how many of them (`images`, `annealed`) and how (`annealing`).
+    What a critic believes is left out, for critics are not stored. Raises FileNotFoundError or CorruptFile where result or
+    weights are missing or altered, and ValueError for an option that the experiment does not have.
+    """
+    stored = read_json(Path(folder) / "result.json")
+    of = Recipe(stored["experiment"], stored["game"], stored["profile"], stored["settings"])
+    try:
+        inspect.signature(of.definition.measure).bind(None, **options)
+    except TypeError as error:
+        raise ValueError(f"{', '.join(options)}: not for the experiment {of.experiment} ({error})") from error
+    game = load_model(of, folder).to(device)
+    with torch.random.fork_rng([device] if torch.device(device).type == "cuda" else []):
+        torch.manual_seed(stored["seed"])
+        measured, _ = of.definition.measure(game, **options)
+    return {name: value for name, value in measured.items() if name != "elbo_of_critic"}
 
 
 def load_model(of: Recipe, folder: Path) -> LatentVariableGame:

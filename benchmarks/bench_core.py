@@ -109,7 +109,7 @@ def images_per_second(repeats: int = 5) -> float:
 def iwlb_seconds_and_memory() -> dict[str, float]:
     """IWLB with k = 5,000 on 20 images by the MNIST VAE; memory is the process's peak, less what it was before."""
     torch.set_num_threads(1)
-    game = GAMES["mnist.vae"]()
+    game = build_vae(MNIST_NETS, bernoulli_decoder(MNIST_NETS, 32), 32)
     x = images_like_mnist(20).batch(torch.arange(20))
     iwlb_log_likelihood(game.decoder, game.posterior, x[:1], 10)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

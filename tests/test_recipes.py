@@ -386,6 +386,34 @@ def test_the_command_line_trains_and_then_loads(small, tmp_path):
     assert invoke(*arguments).stdout == first.stdout
 
 
+def test_a_finished_run_can_be_measured_anew(small, tmp_path):
+    """From its folder alone: other settings in the book since then do not matter."""
+    folder = tmp_path / "run"
+    assert invoke("train", "mnist", "--accelerator", "cpu", "--set", "widths=[9]", "--out", folder).exit_code == 0
+    stored = read_json(folder / "result.json")["measured"]
+    torch.manual_seed(7)
+    state = torch.random.get_rng_state()
+    again = recipes.evaluate(folder)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert again == {name: value for name, value in stored.items() if name != "elbo_of_critic"}
+    more = recipes.evaluate(folder, images=30, annealed=0)
+    assert more["images"] == 30 and "log_likelihood" not in more
+    shown = invoke("evaluate", folder, "--accelerator", "cpu", "--temperatures", 4, "--annealed", 3)
+    assert shown.exit_code == 0 and "elbo_of_critic" not in shown.stdout
+    line = next(line for line in shown.stdout.splitlines() if line.startswith("iwlb_fitted "))
+    assert line.endswith(f"stored: {stored['iwlb_fitted']['value']:.4f} ± {stored['iwlb_fitted']['stderr']:.4f}")
+
+
+def test_what_cannot_be_measured_anew_is_refused(small, tmp_path):
+    assert "result.json" in refused("evaluate", tmp_path / "nothing", "--accelerator", "cpu")
+    folder = tmp_path / "run"
+    assert invoke("train", "four_points", "--accelerator", "cpu", "--out", folder).exit_code == 0
+    line = refused("evaluate", folder, "--accelerator", "cpu", "--images", 5)
+    assert line.startswith("images: not for the experiment four_points")
+    (folder / "model.safetensors").unlink()
+    assert "model.safetensors" in refused("evaluate", folder, "--accelerator", "cpu")
+
+
 def test_the_command_line_refuses_a_folder_of_another_run(small, tmp_path):
     arguments = ("train", "four_points", "--accelerator", "cpu", "--out", tmp_path / "run")
     assert invoke(*arguments, "--game", "vae").exit_code == 0
