@@ -221,6 +221,25 @@ def test_a_critic_cannot_beat_two_log_two_when_q_is_p():
         assert value > 2 * math.log(2) - 4 * stderr
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_critic_s_loss_is_least_at_the_log_ratio(linear_decoder, seed):
+    """Codes of q count as 1 and the prior's as 0: with the labels swapped, the negative of the log ratio would be best."""
+    torch.manual_seed(seed)
+    decoder, model = linear_decoder
+    box = AffineNoise()
+    x, _ = model.sample(5)
+
+    def loss(of_ratio):
+        game = AVB(ImplicitPosterior(box, 2, 2), decoder, PairCritic(ExactRatio(box, of_ratio)))
+        return mean_and_stderr(lambda: game.critic_loss(x.repeat(400, 1)))
+
+    least, stderr = loss(lambda ratio: ratio)
+    assert least < 2 * math.log(2) - 4 * stderr
+    for other in (lambda r: -r, lambda r: 0 * r, lambda r: r + 1, lambda r: 2 * r):
+        value, error = loss(other)
+        assert value > least + 4 * math.hypot(stderr, error)
+
+
 @pytest.mark.parametrize("build", [build_avb, build_adaptive_contrast])
 def test_the_critic_sees_no_gradient_of_the_encoder(build):
     game = build()
