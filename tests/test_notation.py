@@ -1,22 +1,55 @@
 """The tables of *Notation* hold what the book and its code hold, and the tool that says so can be trusted."""
 
+import inspect
 import re
 from collections import Counter
+from types import ModuleType
 
 import pytest
 
 import avb_core
-from avb_core import games
+from avb_core import (
+    annealing,
+    bounds,
+    critics,
+    decoders,
+    divergences,
+    evaluation,
+    games,
+    gaussian,
+    models,
+    networks,
+    posteriors,
+    testbeds,
+)
 from tools.book import CHAPTERS, chapters
-from tools.notation import problems, read_tables, resolve, shapes_of
+from tools.notation import names, problems, read_tables, resolve, shapes_of
 
 TITLES = {chapter.title: chapter.source for chapter in chapters()}
 ROWS = read_tables((CHAPTERS / "15_notation.md").read_text(encoding="utf-8"))
 CLASHES = {row["symbol"]: row["also means"] for row in ROWS if "also means" in row}
 
 
-def spans(row: dict[str, str]) -> list[str]:
-    return re.findall(r"`([^`]+)`", row.get("in code", "").replace("` `.", "."))
+# The modules whose every public class and function must be in a table.
+PARTS = (
+    annealing,
+    bounds,
+    critics,
+    decoders,
+    divergences,
+    evaluation,
+    gaussian,
+    models,
+    networks,
+    posteriors,
+    testbeds,
+)
+
+
+def public(module: ModuleType) -> set[str]:
+    """The classes and functions that a module defines for others."""
+    defined = inspect.getmembers(module, lambda value: inspect.isclass(value) or inspect.isfunction(value))
+    return {name for name, value in defined if value.__module__ == module.__name__ and not name.startswith("_")}
 
 
 def formulas(text: str) -> list[str]:
@@ -27,8 +60,8 @@ def formulas(text: str) -> list[str]:
 def tokens(formula: str) -> str:
     """A formula's LaTeX, token by token, without what only spaces it or groups it."""
     spacing = r"\\(?:[,;!: ]|(?:[bB]igg?[lr]?|left|right)(?![a-zA-Z]))|[{}&]"
-    names = re.sub(r"\\(?:mathrm|text)\{(\w*)\}", r" \\\1 ", formula).replace(r"\Vert", r"\|")
-    found = re.findall(r"\\[a-zA-Z]+|\\.|[^\s\\]", re.sub(spacing, " ", names))
+    plain = re.sub(r"\\(?:mathrm|text)\{(\w*)\}", r" \\\1 ", formula).replace(r"\Vert", r"\|")
+    found = re.findall(r"\\[a-zA-Z]+|\\.|[^\s\\]", re.sub(spacing, " ", plain))
     return f" {' '.join(found)} "
 
 
@@ -42,7 +75,30 @@ def test_the_tables_are_found():
     assert len([row for row in ROWS if "symbol" in row]) > 60
     assert len([row for row in ROWS if "term" in row]) > 25
     assert len([row for row in ROWS if "they write" in row]) > 25
-    assert len([name for row in ROWS for name in spans(row)]) > 60
+    assert len([name for row in ROWS for name in names(row)]) > 120
+
+
+def spelt(spans: list[str], stated: list[str]) -> dict[str, str]:
+    """A row with these names and shapes."""
+    return {
+        "symbol": "$a$",
+        "in code": ", ".join(f"`{span}`" for span in spans),
+        "shape": ", ".join(f"`{shape}`" for shape in stated),
+    }
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if names(row)], ids=lambda row: names(row)[0])
+def test_every_name_and_every_shape_is_really_compared(row):
+    """Spoilt one at a time, each is found, and nothing else is."""
+    spans, stated = names(row), re.findall(r"`([^`]+)`", row.get("shape", ""))
+    assert spans
+    for index, name in enumerate(spans):
+        path, bracket, inside = name.partition("(")
+        others = [f"{path}_of_nothing{bracket}{inside}"] + [f"{name[:-1]}_of_nothing)"] * bool(inside.strip(")"))
+        for other in others:
+            assert len(problems([spelt([*spans[:index], other, *spans[index + 1 :]], stated)])) == 1
+    for index in range(len(stated)):
+        assert len(problems([spelt(spans, [*stated[:index], "no such axes", *stated[index + 1 :]])])) == 1
 
 
 def test_names_parameters_and_shapes_are_the_code_s():
@@ -51,9 +107,10 @@ def test_names_parameters_and_shapes_are_the_code_s():
 
 
 def test_everything_public_has_a_row():
-    named = {part for row in ROWS for name in spans(row) for part in name.partition("(")[0].split(".")}
+    named = {part for row in ROWS for name in names(row) for part in name.partition("(")[0].split(".")}
     assert set(avb_core.__all__) - named == set()
     assert set(games.__all__) - named == set()
+    assert {module.__name__: public(module) - named for module in PARTS if public(module) - named} == {}
 
 
 def test_symbols_stand_in_the_chapters_that_are_named():

@@ -1,8 +1,8 @@
 """The rule that ties the tables of *Notation* to the code: names exist, parameters and shapes are those that are annotated.
 
-A span in the column 'in code' is a name within avb_core: `f(a, b)` with all of its parameters, but those with a default may be
-left out, or `f(…, b)` with one of them; a long name may be cut before a dot. The column 'shape' tells what the first name
-gives: a result, one parameter or a field.
+A span in the column 'in code' or 'we write' is a name within avb_core: `f(a, b)` with all of its parameters, but those with a
+default may be left out, or `f(…, b)` with one of them; a long name may be cut before a dot. The column 'shape' tells what the
+first name gives: a result, one parameter or a field.
 """
 
 import importlib
@@ -47,6 +47,11 @@ def shapes(annotation: Any) -> list[str]:
     return [shape for part in parts for shape in shapes(part)] or [getattr(annotation, "__name__", str(annotation))]
 
 
+def names(row: dict[str, str]) -> list[str]:
+    """The code spans of a row that name something in avb_core, long ones joined again."""
+    return re.findall(r"`([^`]+)`", (row.get("in code", "") + row.get("we write", "")).replace("` `.", "."))
+
+
 def shapes_of(name: str) -> list[str]:
     """The shapes of what a code span names. Raises ValueError for other parameters, AttributeError for no such name."""
     path, called, inside = name.removesuffix(")").partition("(")
@@ -69,7 +74,7 @@ def problems(rows: list[dict[str, str]]) -> list[str]:
     found = []
     for row in rows:
         stated = re.findall(r"`([^`]+)`", row.get("shape", ""))
-        for index, name in enumerate(re.findall(r"`([^`]+)`", row.get("in code", "").replace("` `.", "."))):
+        for index, name in enumerate(names(row)):
             try:
                 actual = shapes_of(name)
             except (AttributeError, ImportError, ValueError) as error:
