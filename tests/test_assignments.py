@@ -1,0 +1,162 @@
+"""Every assignment's forms are built and run, and its grader is tried on answers that are known to be right or wrong."""
+
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from avb_core.coursework import ANSWER, findings_of, judge
+from tools.assignments import (
+    LEAST_ALTERNATIVES,
+    LEAST_MUTANTS,
+    all_assignments,
+    form,
+    namespace_before,
+    probes_of,
+    write_form,
+)
+from tools.grade import Grader, Worker
+
+ALL = {assignment.name: assignment for assignment in all_assignments()}
+PARTS = [(name, part.id) for name, assignment in ALL.items() for part in assignment.coded]
+
+
+def part_of(name, id):
+    return next(part for part in ALL[name].coded if part.id == id)
+
+
+def test_there_are_assignments():
+    assert ALL
+
+
+@pytest.fixture(scope="module")
+def probes():
+    """The checks of a part, with what is expected: computed once."""
+    known = {}
+
+    def probes(name, id):
+        if (name, id) not in known:
+            known[name, id] = namespace_before(ALL[name], id), probes_of(ALL[name], part_of(name, id))
+        return known[name, id]
+
+    return probes
+
+
+def verdicts(before, code, probes):
+    own = dict(before)
+    try:
+        exec(compile(code, ANSWER, "exec"), own)
+    except Exception as error:
+        return [judge(probe, f"{type(error).__name__}: {error}") for probe in probes]
+    return [judge(probe, findings_of(probe.code, own)) for probe in probes]
+
+
+@pytest.mark.parametrize("name, id", PARTS)
+def test_every_mistake_is_recognized_and_no_right_answer_is_rejected(name, id, probes):
+    part = part_of(name, id)
+    before, its_probes = probes(name, id)
+    messages = [mutant.message for mutant in part.mutants]
+    assert len(set(messages)) == len(messages) >= LEAST_MUTANTS
+    assert len(set(part.alternatives)) == len(part.alternatives) >= LEAST_ALTERNATIVES
+    for mutant in part.mutants:
+        found = verdicts(before, mutant.code, its_probes)
+        failed = [verdict.message for verdict in found if not verdict.passed]
+        assert failed, f"passes: {mutant.message}"
+        assert mutant.message in failed, f"{mutant.message!r} is told {failed}"
+        # The first thing that a student reads is not another mistake's name.
+        assert failed[0] == mutant.message or failed[0] not in messages
+    for alternative in part.alternatives:
+        wrong = [verdict.message for verdict in verdicts(before, alternative, its_probes) if not verdict.passed]
+        assert not wrong, f"{wrong}: {alternative}"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_grader_agrees_on_whole_notebooks(name, tmp_path):
+    """The model answers as a submission get all points, the release none; both through the grader's own processes."""
+    with Worker() as worker:
+        grader = Grader(worker, [ALL[name]])
+        for kind, full in (("nbgrader", True), ("release", False)):
+            notebook, _ = form(ALL[name], kind)
+            nbformat.write(notebook, tmp_path / f"{kind}.ipynb")
+            grade = grader.grade(tmp_path / f"{kind}.ipynb", "nobody")
+            assert not grade.problem
+            for mark in grade.marks:
+                assert mark.points == (mark.out_of if full else 0), (mark, kind)
+                assert full or any("no answer here yet" in line for _, line in mark.remarks)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_solution_runs(name, tmp_path):
+    notebook = nbformat.read(write_form(ALL[name], "solution", tmp_path), as_version=4)
+    printed = "".join(
+        output.text for cell in notebook.cells for output in cell.get("outputs", []) if output.output_type == "stream"
+    )
+    assert printed.count("✓") >= len(ALL[name].coded) and "✗" not in printed
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_release_stops_at_the_first_answer_and_says_so(name, tmp_path):
+    path = write_form(ALL[name], "release", tmp_path)
+    notebook = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        notebook,
+        timeout=300,
+        kernel_name="python3",
+        allow_errors=True,
+        resources={"metadata": {"path": str(path.parent)}},
+    )
+    client.execute()
+    raised = {
+        output.ename for cell in notebook.cells for output in cell.get("outputs", []) if output.output_type == "error"
+    }
+    assert raised <= {"NotImplementedError", "AssertionError", "NameError"}
+    text = nbformat.writes(notebook)
+    assert "There is no answer here yet." in text or "NotImplementedError" in raised
+    assert "BEGIN SOLUTION" not in text and "HIDDEN TESTS" not in text
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_instructor_s_form_has_rubrics_and_hidden_checks(name):
+    notebook, _ = form(ALL[name], "instructor")
+    text = nbformat.writes(notebook)
+    written = [part for part in ALL[name].parts if part not in ALL[name].coded]
+    assert text.count("| points | for |") == len(written) > 0
+    assert text.count("BEGIN HIDDEN TESTS") == sum(any(c.hidden for c in part.checks) for part in ALL[name].coded) > 0
+    assert all(
+        mutant.message in text.replace("\\\\", "\\").replace('\\"', '"')
+        for part in ALL[name].coded
+        for mutant in part.mutants
+    )
+
+
+def test_nbgrader_takes_the_course_folder(tmp_path):
+    """Its own release, collection and autograding, headless, with a right and an empty submission."""
+    name = next(iter(ALL))
+    write_form(ALL[name], "nbgrader", tmp_path)
+    course = tmp_path / "nbgrader"
+
+    def nbgrader(*arguments):
+        result = subprocess.run(
+            [sys.executable, "-m", "nbgrader", *arguments], cwd=course, capture_output=True, text=True, timeout=600
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+
+    nbgrader("generate_assignment", name)
+    released = course / "release" / name / f"{name}.ipynb"
+    text = released.read_text()
+    assert "BEGIN SOLUTION" not in text and "HIDDEN TESTS" not in text and "NotImplementedError" in text
+    for student, source in (("ada", course / "source" / name / f"{name}.ipynb"), ("bob", released)):
+        place = course / "submitted" / student / name
+        place.mkdir(parents=True)
+        (place / f"{name}.ipynb").write_text(source.read_text())
+    nbgrader("autograde", name)
+    nbgrader("export", "--to", "grades.csv")
+    nbgrader("generate_feedback", name)
+    rows = {line.split(",")[6]: line.split(",") for line in (course / "grades.csv").read_text().splitlines()}
+    header = rows["student_id"]
+    score = header.index("raw_score")
+    automatic = sum(part.points for part in ALL[name].coded)
+    assert float(rows["ada"][score]) == automatic and float(rows["bob"][score]) == 0
+    assert (course / "feedback" / "bob" / name / f"{name}.html").exists()

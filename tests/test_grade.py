@@ -1,0 +1,349 @@
+"""The grader, tested on an assignment made up for it: right answers pass, wrong ones are told why, hostile ones harm nobody."""
+
+import csv
+import hashlib
+import textwrap
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell
+
+from tools import assignments, grade
+from tools.assignments import SourceError, form, probes_of, read
+from tools.grade import Grader, Worker
+
+NOTEBOOK = """\
+---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+---
+
+# A small assignment
+
+```{code-cell} ipython3
+import torch
+
+from avb_core.coursework import verify
+```
+
+```{code-cell} ipython3
+:tags: [part-square]
+def squares(x):
+    \"\"\"The sum of squares over the last axis.\"\"\"
+    ### BEGIN SOLUTION
+    return x.square().sum(-1)
+    ### END SOLUTION
+```
+
++++ {"tags": ["written-why"]}
+
+Because they are not negative.
+
+```{code-cell} ipython3
+:tags: [slow]
+raise RuntimeError("slow cells are not run by the grader")
+```
+
+```{code-cell} ipython3
+:tags: [part-noise]
+def noise(n):
+    \"\"\"n standard normal numbers.\"\"\"
+    ### BEGIN SOLUTION
+    return torch.randn(n)
+    ### END SOLUTION
+```
+"""
+
+PARTS = """
+from tools.assignments import Check, Mutant, Part, Written
+
+PARTS = [
+    Part(
+        "square", "Squares", 4,
+        checks=[
+            Check("values", "x = torch.tensor([[1.0, 2.0], [3.0, -1.0]])\\nfound = {'value': squares(x)}"),
+            Check("shape", "found = {'shape': squares(torch.ones(2, 3, 4)).shape}", hidden=True),
+        ],
+        mutants=[
+            Mutant("That is a mean; a sum is meant.", "def squares(x):\\n    return x.square().mean(-1)"),
+            Mutant("The square is missing.", "def squares(x):\\n    return x.sum(-1)"),
+            Mutant("That sums over all axes.", "def squares(x):\\n    return x.square().sum()"),
+        ],
+        alternatives=["import torch\\ndef squares(y):\\n    return torch.einsum('...i,...i->...', y, y)"],
+        seconds=2,
+    ),
+    Written("why", "Why?", [(2, "says that squares are not negative")]),
+    Part(
+        "noise", "Noise", 3,
+        checks=[Check("law", "z = noise(4000)\\nfound = {'mean': z.mean(), 'std': z.std()}", within=0.1)],
+        mutants=[Mutant("That is uniform noise.", "def noise(n):\\n    return torch.rand(n)")],
+        alternatives=["def noise(n):\\n    return torch.stack([torch.randn(()) for _ in range(n)]).flip(0)"],
+        seconds=2,
+    ),
+]
+"""
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """An assignment of two parts and a question."""
+    folder = tmp_path_factory.mktemp("assignments") / "small"
+    folder.mkdir()
+    (folder / "small.md").write_text(NOTEBOOK)
+    (folder / "parts.py").write_text(PARTS)
+    return read(folder)
+
+
+@pytest.fixture(scope="module")
+def grader(small, tmp_path_factory):
+    secret = tmp_path_factory.mktemp("closed")
+    (secret / "solution.py").write_text("def squares(x): return x.square().sum(-1)")
+    with Worker() as worker:
+        yield Grader(worker, [small], [secret])
+
+
+@pytest.fixture
+def submit(small, grader, tmp_path):
+    """Grade a submission whose cells hold the given code; an answer that is not given stays as it was handed out."""
+
+    def submit(before: str = "", **answers: str):
+        notebook, _ = form(small, "release")
+        for cell in notebook.cells:
+            id = cell.metadata.get("nbgrader", {}).get("grade_id")
+            if id in answers:
+                cell.source = textwrap.dedent(answers[id])
+        if before:
+            notebook.cells.insert(1, new_code_cell(textwrap.dedent(before)))
+        path = tmp_path / "ada.ipynb"
+        nbformat.write(notebook, path)
+        result = grader.grade(path, "ada")
+        assert not result.problem
+        return {mark.part: mark for mark in result.marks}
+
+    return submit
+
+
+RIGHT = "def squares(x):\n    return (x * x).sum(dim=-1)"
+NOISE = "def noise(n):\n    return torch.randn(n)"
+
+
+def said(mark) -> str:
+    return " ".join(line for _, line in mark.remarks)
+
+
+# --- right and wrong --------------------------------------------------------------------------------------------------
+
+
+def test_a_right_answer_gets_all_points(submit):
+    marks = submit(square=RIGHT, noise=NOISE)
+    assert [marks[part].points for part in ("square", "noise")] == [4, 3]
+
+
+def test_every_mutant_is_told_what_it_did_and_every_alternative_passes(small, submit):
+    for part in small.coded:
+        for mutant in part.mutants:
+            mark = submit(**{part.id: mutant.code})[part.id]
+            assert mark.points < part.points and mutant.message in said(mark)
+        for alternative in part.alternatives:
+            assert submit(**{part.id: alternative})[part.id].points == part.points
+
+
+def test_points_are_for_visible_and_for_hidden_checks(submit):
+    """Right for matrices only: the visible half."""
+    mark = submit(square="def squares(x):\n    return (x[:, 0] ** 2 + x[:, 1] ** 2)")["square"]
+    assert mark.points == 2
+
+
+def test_an_answer_that_was_not_given(submit):
+    mark = submit()["square"]
+    assert mark.points == 0 and "There is no answer here yet." in said(mark)
+
+
+def test_another_order_of_draws_is_as_good(submit):
+    assert submit(noise="def noise(n):\n    torch.randn(7)\n    return -torch.randn(2 * n)[::2]")["noise"].points == 3
+
+
+def test_an_error_is_named_with_its_line(submit):
+    mark = submit(square="def squares(x):\n    y = x\n    return y.squared()")["square"]
+    assert mark.points == 0 and "AttributeError" in said(mark) and "line 3" in said(mark)
+    assert "SyntaxError" in said(submit(square="def squares(x:\n")["square"])
+
+
+def test_one_part_s_error_does_not_cost_another_part_its_points(submit):
+    assert submit(square="raise ValueError('oops')", noise=NOISE)["noise"].points == 3
+
+
+def test_helpers_in_cells_of_one_s_own_are_found(submit):
+    assert (
+        submit(
+            before="%matplotlib inline\nhelper = lambda x: x ** 2", square="def squares(x): return helper(x).sum(-1)"
+        )["square"].points
+        == 4
+    )
+
+
+def test_a_cell_that_was_deleted(small, grader, tmp_path):
+    notebook, _ = form(small, "release")
+    notebook.cells = [cell for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("grade_id") != "square"]
+    nbformat.write(notebook, tmp_path / "ada.ipynb")
+    mark = grader.grade(tmp_path / "ada.ipynb", "ada").marks[0]
+    assert mark.points == 0 and "not in the notebook" in said(mark)
+
+
+def test_given_cells_are_ours_whatever_became_of_them(small, grader, tmp_path):
+    notebook, _ = form(small, "release")
+    notebook.cells[1].source = "raise SystemExit"
+    next(cell for cell in notebook.cells if cell.id == "part-square").source = RIGHT
+    nbformat.write(notebook, tmp_path / "ada.ipynb")
+    assert grader.grade(tmp_path / "ada.ipynb", "ada").marks[0].points == 4
+
+
+# --- hostile ----------------------------------------------------------------------------------------------------------
+
+HOSTILE = {
+    "crashes": ("import os\nos.abort()", "died (SIGABRT)"),
+    "leaves": ("import os\nos._exit(0)", "ended before the checks"),
+    "exits": ("raise SystemExit", "SystemExit"),
+    "hangs": ("while True: pass", "did not end within 2 seconds"),
+    "hangs in a check": ("def squares(x):\n    while True: pass", "did not end within 2 seconds"),
+    "prints a gigabyte": ("for _ in range(2**20): print('x' * 1024)", "OSError"),
+    "takes all memory": ("everything = bytearray(2**36)", "MemoryError"),
+    "reads a closed file": ("answer = open('{closed}/solution.py').read()", "tried to read"),
+    "swallows the refusal": (
+        "try:\n    open('{closed}/solution.py')\nexcept BaseException:\n    pass\n" + RIGHT,
+        "tried to read",
+    ),
+    "looks around": ("import os\nos.listdir('{closed}')", "tried to look into"),
+    "reads how it is judged": ("import tools.assignments", "tried to"),
+    "overwrites the checks": ("open('{closed}/checks.json', 'w')", "tried to write"),
+    "deletes": ("import os\nos.remove('{closed}/solution.py')", "tried remove of"),
+    "deletes a folder": ("import shutil\nshutil.rmtree('{closed}')", "tried to"),
+    "patches the checker": (
+        "import avb_core.coursework as c\nc.judge = lambda *a: c.Verdict(True, '')",
+        "change the checker",
+    ),
+    "starts a process": ("import subprocess\nsubprocess.run(['true'])", "start a process"),
+    "forks": ("import os\nos.fork()", "start a process"),
+    "kills its parent": ("import os, signal\nos.kill(os.getppid(), signal.SIGKILL)", "signal a process"),
+    "goes online": ("import socket\nsocket.create_connection(('127.0.0.1', 9))", "leave its process"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_answer_gets_nothing_and_a_clear_line(name, grader, submit):
+    closed = grader.closed[-1]
+    code, line = HOSTILE[name]
+    before = {path: path.read_bytes() for path in Path(closed).iterdir()}
+    marks = submit(square=code.replace("{closed}", closed), noise=NOISE)
+    assert marks["square"].points == 0 and line in said(marks["square"])
+    assert {path: path.read_bytes() for path in Path(closed).iterdir()} == before
+    # And the run goes on.
+    assert submit(square=RIGHT)["square"].points == 4
+
+
+def test_what_an_answer_leaves_behind_does_not_reach_the_next(submit):
+    submit(square="import torch\ntorch.Tensor.square = lambda self: self\ntorch.manual_seed = None\n" + RIGHT)
+    assert submit(square="def squares(x):\n    return x.square().sum(-1)")["square"].points == 4
+
+
+def test_patching_what_the_probes_use_gains_nothing(submit):
+    code = """\
+        import torch
+        torch.allclose = lambda *a, **k: True
+        torch.testing.assert_close = lambda *a, **k: None
+        class Always:
+            def __eq__(self, other): return True
+        def squares(x): return Always()
+    """
+    assert submit(square=code)["square"].points == 0
+
+
+# --- a folder of submissions ------------------------------------------------------------------------------------------
+
+
+def digest(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_whole_folder(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(grade, "all_assignments", lambda names=(): [small])
+    submissions, out = tmp_path / "in", tmp_path / "out"
+    release, _ = form(small, "release")
+    for student, answer in (
+        ("ada", RIGHT),
+        ("bob", "def squares(x):\n    return x.square().mean(-1)"),
+        ("=eve", "while 1: 0"),
+    ):
+        for cell in release.cells:
+            if cell.id == "part-square":
+                cell.source = answer
+        (submissions / student / "small").mkdir(parents=True)
+        nbformat.write(release, submissions / student / "small" / "small.ipynb")
+    (submissions / "carl.ipynb").write_text("not a notebook")
+    release.metadata["avb"]["assignment"] = "another"
+    nbformat.write(release, submissions / "dora.ipynb")
+    before = digest(submissions)
+    grades = grade.grade_all(submissions, out)
+    assert digest(submissions) == before
+    rows = {row["student"]: row for row in csv.DictReader((out / "grades_small.csv").open())}
+    assert rows["ada/small/small"]["points"] == "4" and rows["ada/small/small"]["by_hand"] == "2"
+    assert rows["bob/small/small"]["points"] == "0" and "That is a mean" in rows["bob/small/small"]["remarks"]
+    assert "did not end" in rows["'=eve/small/small"]["remarks"]
+    problems = {each.student: each.problem for each in grades if each.problem}
+    assert set(problems) == {"carl", "dora"} and "not a notebook" in problems["carl"]
+    pages = {path.name: path.read_text() for path in (out / "feedback").iterdir()}
+    assert len(pages) == 5 and "That is a mean; a sum is meant." in pages["bob_small_small.html"]
+    assert "4 of 7 points" in pages["ada_small_small.html"] and "<script" not in "".join(pages.values())
+
+
+def test_a_folder_without_notebooks_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="^SUBMISSIONS: "):
+        grade.grade_all(tmp_path, tmp_path / "out")
+
+
+# --- sources ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        (("### BEGIN SOLUTION", "### START"), "square has no region"),
+        (("part-noise", "part-noises"), "the notebook asks for"),
+        (("x.square().sum(-1)", "x.squares()"), "the model answer raised AttributeError"),
+    ],
+)
+def test_a_source_that_does_not_fit_is_refused(change, said, tmp_path):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    (folder / "small.md").write_text(NOTEBOOK.replace(*change))
+    (folder / "parts.py").write_text(PARTS)
+    with pytest.raises(SourceError, match=said):
+        made = read(folder)
+        probes_of(made, made.coded[0])
+
+
+def test_two_mistakes_that_cannot_be_told_apart_are_refused(small, tmp_path):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    (folder / "small.md").write_text(NOTEBOOK)
+    (folder / "parts.py").write_text(PARTS.replace("x.sum(-1)", "x.square().mean(-1)"))
+    made = read(folder)
+    with pytest.raises(SourceError, match="cannot tell"):
+        probes_of(made, made.coded[0])
+
+
+def test_the_release_gives_nothing_away(small):
+    notebook, files = form(small, "release")
+    text = nbformat.writes(notebook) + "".join(files.values())
+    for secret in ("x.square().sum(-1)", "torch.randn(n)", "not negative", "SOLUTION", "HIDDEN", "einsum"):
+        assert secret not in text
+    assert "squares(torch.ones(2, 3, 4))" not in text  # a hidden check
+    assert assignments.checks_as_text({}) == "{}\n"
