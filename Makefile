@@ -19,7 +19,7 @@ export JUPYTER_CONFIG_PATH := $(CURDIR)/tools/jupyter
 .PHONY: help read test chapters claims assignments grade lint
 
 help:  ## list these commands
-	@sed -n 's/^\([a-z0-9]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z0-9]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 read: $(VENV)/installed  ## open the book in JupyterLab
 	$(RUN) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) $(READ_FLAGS)
