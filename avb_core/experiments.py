@@ -309,6 +309,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         lambda: watch_four_points,
         lambda game: measure_four_points(game),
     ),
-    "mnist": on_images(data.mnist_or_digits),
+    # The same images, each with networks of its own in book.toml.
+    **{name: on_images(data.mnist_or_digits) for name in ("mnist", "mnist_conv8", "mnist_conv32")},
     **{name: on_target(target) for name, target in TARGETS.items()},
 }

@@ -185,14 +185,19 @@ def build_avb_ac(
     basis: int,
     noise_widths: Sequence[int],
     full_covariance: bool = False,
+    gaussian: bool = False,
 ) -> AdaptiveContrastAVB:
-    """AVB with adaptive contrast: a sum of `basis` noises that the image scales, coordinate by coordinate."""
-    posterior = BasisNoisePosterior(
-        networks.of_image((1 + basis) * latent_dim),
-        [MLP(noise_dim, noise_widths, latent_dim) for _ in range(basis)],
-        latent_dim,
-        noise_dim,
-    )
+    """AVB with adaptive contrast: a sum of `basis` noises that the image scales, coordinate by coordinate.
+
+    With `gaussian` another noise is added that is as it comes, N(0, I): a posterior that starts near a Gaussian one, and has a
+    width in all directions. Raises ValueError unless noise_dim is latent_dim then.
+    """
+    if gaussian and noise_dim != latent_dim:
+        raise ValueError(f"noise_dim: expected latent_dim = {latent_dim} for a Gaussian noise, got {noise_dim}")
+    noises: list[nn.Module] = [MLP(noise_dim, noise_widths, latent_dim) for _ in range(basis)]
+    noises += [nn.Identity()] if gaussian else []
+    network = networks.of_image((1 + len(noises)) * latent_dim)
+    posterior = BasisNoisePosterior(network, noises, latent_dim, noise_dim)
     critic = _inner_product_critic(networks, latent_dim)
     return AdaptiveContrastAVB(posterior, likelihood(), critic, full_covariance=full_covariance)
 
