@@ -32,6 +32,12 @@ MNIST_FILES = {
     "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
     "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
 }
+# SHA-256 of the uncompressed text
+BINARIZED_FILES = {
+    "train": "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
+    "valid": "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
+    "test": "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
+}
 MNIST_MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -180,6 +186,40 @@ def mnist(split: Split) -> Images:
     return Images("mnist", pixels, (28, 28), torch.from_numpy(labels.astype(np.int64)), "dynamic", "MNIST")
 
 
+def binarized_mnist(split: Split) -> Images:
+    """MNIST binarized once and for all (Larochelle's files): 60,000 training and 10,000 test images.
+
+    The 10,000 validation images among the 60,000 are trained on as well, as is usual where nothing is chosen by them. Raises
+    DataMissing where the files are not found, CorruptFile where one is not what it should be.
+    """
+    _require_split(split)
+    parts = [_read_binarized(name) for name in (("train", "valid") if split == "train" else ("test",))]
+    return Images("binarized_mnist", torch.cat(parts), (28, 28), source="MNIST in Larochelle's fixed binarization")
+
+
+def _read_binarized(name: str) -> UInt8[Tensor, "n 784"]:
+    """One of the text files, compressed or not: a line of 784 zeros and ones for each image."""
+    candidates = [
+        folder / "binarized_mnist" / f"binarized_mnist_{name}.amat{suffix}"
+        for folder in _data_folders()
+        for suffix in ("", ".gz")
+    ]
+    path = next((path for path in candidates if path.is_file()), None)
+    if path is None:
+        searched = ", ".join(sorted({str(each.parent) for each in candidates}))
+        raise DataMissing(
+            f"binarized_mnist_{name}.amat is in none of {searched}. Put Larochelle's three files into "
+            "$AVB_DATA/binarized_mnist, as they are or compressed with gzip."
+        )
+    content = _gunzip(path) if path.suffix == ".gz" else path.read_bytes()
+    checksum = hashlib.sha256(content).hexdigest()
+    if checksum != BINARIZED_FILES[name]:
+        raise CorruptFile(f"{path}: its content has the SHA-256 {checksum[:12]}…, not {BINARIZED_FILES[name][:12]}…")
+    # A digit, then a blank or a line's end
+    digits = np.frombuffer(content, np.uint8).reshape(-1, 2 * 784)[:, ::2]
+    return torch.from_numpy((digits - ord("0")) * np.uint8(255))
+
+
 def mnist_or_digits(split: Split) -> Images:
     """MNIST where it is found, the digits of scikit-learn otherwise; `source` tells which. Never touches the network."""
     try:
@@ -224,13 +264,7 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
 
     Raises CorruptFile, with the path, for a truncated gzip, a wrong magic number or a length that does not fit the header.
     """
-    try:
-        with gzip.open(path, "rb") as file:
-            content = file.read()
-    except (EOFError, OSError, zlib.error) as error:
-        if isinstance(error, FileNotFoundError | PermissionError):
-            raise
-        raise CorruptFile(f"{path}: not a whole gzip file ({error})") from error
+    content = _gunzip(path)
     header = 4 + 4 * axes
     magic = (IDX_UINT8 << 8 | axes).to_bytes(4, "big")
     if content[:4] != magic or len(content) < header:
@@ -239,6 +273,16 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
     if len(content) - header != math.prod(shape):
         raise CorruptFile(f"{path}: the header promises shape {shape}, but {len(content) - header} bytes follow")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _gunzip(path: Path) -> bytes:
+    try:
+        with gzip.open(path, "rb") as file:
+            return file.read()
+    except (EOFError, OSError, zlib.error) as error:
+        if isinstance(error, FileNotFoundError | PermissionError):
+            raise
+        raise CorruptFile(f"{path}: not a whole gzip file ({error})") from error
 
 
 def _find_mnist(name: str) -> Path:

@@ -311,5 +311,6 @@ EXPERIMENTS: dict[str, Experiment] = {
     ),
     # The same images, each with networks of its own in book.toml.
     **{name: on_images(data.mnist_or_digits) for name in ("mnist", "mnist_conv8", "mnist_conv32")},
+    "binarized_mnist": on_images(data.binarized_mnist),
     **{name: on_target(target) for name, target in TARGETS.items()},
 }

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import math
 import os
+from pathlib import Path
 
 import numpy as np
 import pooch
@@ -199,6 +200,54 @@ def serving(content):
                 file.write(served)
 
     return Downloader
+
+
+def tiny_binarized(folder, monkeypatch, compressed):
+    """Two images for training, one for validation and one for test, as if they were the true files."""
+    folder.mkdir(parents=True)
+    rows = {"train": ["1" + " 0" * 783, "0 1" + " 0" * 782], "valid": ["0" + " 1" * 783], "test": ["0" + " 0" * 783]}
+    for name, lines in rows.items():
+        content = "".join(f"{line}\n" for line in lines).encode()
+        monkeypatch.setitem(data.BINARIZED_FILES, name, hashlib.sha256(content).hexdigest())
+        path = folder / f"binarized_mnist_{name}.amat"
+        if compressed:
+            Path(f"{path}.gz").write_bytes(gzip.compress(content))
+        else:
+            path.write_bytes(content)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_the_fixed_binarization_is_read(compressed, nowhere, monkeypatch):
+    tiny_binarized(nowhere / "binarized_mnist", monkeypatch, compressed)
+    train, test = data.binarized_mnist("train"), data.binarized_mnist("test")
+    assert train.name == "binarized_mnist" and train.binarization == "none" and train.shape == (28, 28)
+    x = train.batch(torch.arange(3))
+    assert x[0, 0] == 1 and x[0, 1:].sum() == 0 and x[1].nonzero().tolist() == [[1]] and x[2].sum() == 783
+    assert len(test) == 1 and test.batch(torch.arange(1)).sum() == 0
+    # Binarized already: measuring changes nothing.
+    assert torch.equal(train.binarized().batch(torch.arange(3)), x)
+
+
+def test_the_fixed_binarization_is_missing_or_altered(nowhere, monkeypatch):
+    with pytest.raises(DataMissing, match=r"binarized_mnist_train\.amat is in none of .*AVB_DATA/binarized_mnist"):
+        data.binarized_mnist("train")
+    tiny_binarized(nowhere / "binarized_mnist", monkeypatch, compressed=True)
+    path = nowhere / "binarized_mnist" / "binarized_mnist_test.amat.gz"
+    path.write_bytes(gzip.compress(b"0 1\n"))
+    with pytest.raises(CorruptFile, match="SHA-256"):
+        data.binarized_mnist("test")
+    path.write_bytes(path.read_bytes()[:10])
+    with pytest.raises(CorruptFile, match="gzip"):
+        data.binarized_mnist("test")
+
+
+@pytest.mark.skipif(
+    not HERE or not (Path(HERE) / "binarized_mnist").is_dir(), reason="Larochelle's files are tested where they are"
+)
+def test_the_true_fixed_binarization():
+    assert len(data.binarized_mnist("train")) == 60_000
+    test = data.binarized_mnist("test")
+    assert test.pixels.float().mean() / 255 == pytest.approx(0.1325, abs=1e-4)
 
 
 def test_without_a_network_nothing_is_left_behind(nowhere, monkeypatch):
