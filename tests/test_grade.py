@@ -340,6 +340,12 @@ def test_two_mistakes_that_cannot_be_told_apart_are_refused(small, tmp_path):
         probes_of(made, made.coded[0])
 
 
+def test_mistakes_are_run_once_for_all_forms(small, monkeypatch):
+    form(small, "release")
+    monkeypatch.setattr(assignments, "findings_with", None)
+    form(small, "instructor")
+
+
 def test_the_release_gives_nothing_away(small):
     notebook, files = form(small, "release")
     text = nbformat.writes(notebook) + "".join(files.values())

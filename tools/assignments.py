@@ -19,7 +19,7 @@ import importlib.util
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class Mutant:
     code: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """A part that is answered by code. `alternatives` are right answers, written differently."""
 
@@ -91,7 +91,7 @@ class Written:
         return sum(points for points, _ in self.rubric)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Assignment:
     """An assignment's source."""
 
@@ -171,8 +171,9 @@ def findings_with(namespace: dict[str, Any], answer: str, check: Check) -> Findi
     return findings_of(check.code, own)
 
 
-def probes_of(assignment: Assignment, part: Part) -> list[Probe]:
-    """The part's checks with what is expected and what common mistakes give.
+@cache
+def probes_of(assignment: Assignment, part: Part) -> Sequence[Probe]:
+    """The part's checks with what is expected and what common mistakes give. Every answer is run, but only once.
 
     Raises SourceError where the model answer raises, or two mistakes with different messages cannot be told apart.
     """
@@ -195,7 +196,7 @@ def probes_of(assignment: Assignment, part: Part) -> list[Probe]:
                     )
             suspects.append(Suspect(mutant.message, found))
         probes.append(Probe(check.name, check.code, check.within, expected, suspects))
-    return probes
+    return tuple(probes)
 
 
 # --- the forms --------------------------------------------------------------------------------------------------------
