@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,7 @@ def train(
         list[str] | None, typer.Option("--set", help="Another value for a setting, as in book.toml: --set steps=500.")
     ] = None,
     precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
+    tensorboard: Annotated[bool, typer.Option(help="Write the metrics for TensorBoard as well.")] = False,
 ) -> None:
     """Train a recipe and measure it. Started again with the same folder, it resumes where it was stopped."""
     try:
@@ -43,12 +45,29 @@ def train(
             precision=precision,  # type: ignore[arg-type]
         )
         fabric.launch()
-        result = recipes.run(chosen, seed, folder, fabric=fabric)
+        on_log = _tensorboard_of(folder) if tensorboard and fabric.is_global_zero else None
+        result = recipes.run(chosen, seed, folder, fabric=fabric, on_log=on_log)
     except (ValueError, OSError, CorruptFile, WrongCheckpoint, TrainingDiverged) as error:
         raise typer.Exit(_complain(error)) from error
     if fabric.is_global_zero:
         typer.echo(json.dumps(result["measured"], indent=2))
         typer.echo(f"Kept in {folder}")
+
+
+def _tensorboard_of(folder: Path) -> Callable[[Mapping[str, float]], None]:
+    """What writes rows of metrics as events into the run's folder; raises ValueError where TensorBoard is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(f"--tensorboard: needs another package, `pip install tensorboard` ({error})") from error
+    writer = SummaryWriter(str(folder))
+
+    def on_log(row: Mapping[str, float]) -> None:
+        for name in row.keys() - {"step"}:
+            writer.add_scalar(name, row[name], int(row["step"]))
+        writer.flush()
+
+    return on_log
 
 
 @app.command()

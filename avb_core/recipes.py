@@ -3,7 +3,7 @@
 import inspect
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,14 @@ def recipe(
     return Recipe(experiment, game, name, settings)
 
 
-def run(of: Recipe, seed: int, folder: Path, *, fabric: Fabric | None = None) -> dict[str, Any]:
+def run(
+    of: Recipe,
+    seed: int,
+    folder: Path,
+    *,
+    fabric: Fabric | None = None,
+    on_log: Callable[[Mapping[str, float]], None] | None = None,
+) -> dict[str, Any]:
     """Train and measure a recipe in `folder`, resuming what is there, and return the content of its `result.json`.
 
     The folder then also holds the weights of encoder and decoder (`model.safetensors`) beside configuration and raw metrics,
@@ -96,9 +103,8 @@ def run(of: Recipe, seed: int, folder: Path, *, fabric: Fabric | None = None) ->
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
     result_path = Path(folder) / "result.json"
     game, train_data, config = of.build(seed), of.data("train"), of.config(seed)
-    metrics = train(
-        game, train_data, config, folder=folder, fabric=fabric, monitor=of.definition.watch(), progress=True
-    )
+    watch = of.definition.watch()
+    metrics = train(game, train_data, config, folder=folder, fabric=fabric, monitor=watch, on_log=on_log, progress=True)
     about = {
         "experiment": of.experiment,
         "game": of.game,
@@ -116,6 +122,7 @@ def run(of: Recipe, seed: int, folder: Path, *, fabric: Fabric | None = None) ->
     result = {
         **about,
         "seconds": metrics[-1]["seconds"],
+        "data_per_second": round(config.steps * config.batch_size / max(metrics[-1]["seconds"], 1e-3), 1),
         "measured": measured,
         "provenance": provenance(fabric.device),
     }

@@ -95,13 +95,15 @@ def train(
     folder: Path | None = None,
     fabric: Fabric | None = None,
     monitor: Monitor | None = None,
+    on_log: Callable[[Mapping[str, float]], None] | None = None,
     progress: bool = False,
 ) -> list[dict[str, float]]:
     """Play `game` on `data` in place and return the logged metrics, a dictionary for each log step.
 
     Logged are `step`, `seconds`, each player's mean loss since the last log step (`<player>_loss`, nats), and what `monitor`
-    returns for the game. With a `folder`, metrics and checkpoints are kept there and a run that was stopped resumes; a
-    finished one is loaded. At the end the game holds the averaged weights if `config.average` is set.
+    returns for the game; each row is handed to `on_log` as well. With a `folder`, metrics and checkpoints are kept there and a
+    run that was stopped resumes; a finished one is loaded. At the end the game holds the averaged weights if `config.average`
+    is set.
 
     Raises TrainingDiverged at a loss that is not finite, WrongCheckpoint if the folder holds a run of another game, data or
     configuration, CorruptFile if its checkpoint was altered, ValueError if the configuration does not fit the game.
@@ -126,6 +128,8 @@ def train(
             last = play.step == config.steps
             if last or play.step % config.log_every == 0:
                 play.log(monitor)
+                if on_log is not None and fabric.is_global_zero:
+                    on_log(play.metrics[-1])
             if last or play.step % config.checkpoint_every == 0:
                 play.save()
     play.finish()

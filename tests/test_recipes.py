@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from avb_core.data import DataMissing
 from avb_core.decoders import BernoulliDecoder, TargetLikelihood
 from avb_core.games import AVB, IWAE, VAE, AdaptiveContrastAVB
 from avb_core.networks import MLP, ConvolutionalDecoder
-from avb_core.runs import CorruptFile, load_tensors, read_json
+from avb_core.runs import CorruptFile, load_tensors, read_json, read_json_lines
 from avb_core.testbeds import EightSchools
 from avb_core.training import TrainingConfig
 
@@ -416,6 +417,30 @@ def test_what_cannot_be_measured_anew_is_refused(small, tmp_path):
     assert line.startswith("images: not for the experiment four_points")
     (folder / "model.safetensors").unlink()
     assert "model.safetensors" in refused("evaluate", folder, "--accelerator", "cpu")
+
+
+def test_tensorboard_gets_every_row(small, tmp_path, monkeypatch):
+    """With a writer that remembers; and where the package is missing, one line says so."""
+    written = []
+
+    class SummaryWriter:
+        def __init__(self, folder):
+            assert folder == str(tmp_path / "run")
+
+        def add_scalar(self, name, value, step):
+            written.append((step, name, value))
+
+        def flush(self):
+            pass
+
+    arguments = ("train", "four_points", "--game", "vae", "--accelerator", "cpu", "--tensorboard", "--out")
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=SummaryWriter))
+    assert invoke(*arguments, tmp_path / "run").exit_code == 0
+    rows = read_json_lines(tmp_path / "run" / "metrics.jsonl")
+    assert len(rows) == 2
+    assert sorted(written) == sorted((row["step"], name, row[name]) for row in rows for name in row if name != "step")
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert "pip install tensorboard" in refused(*arguments, tmp_path / "other")
 
 
 def test_the_command_line_refuses_a_folder_of_another_run(small, tmp_path):
