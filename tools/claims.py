@@ -27,8 +27,9 @@ TARGET = FIGURES / "claims.json"
 VERDICTS = ("reproduced", "bettered", "not reached", "not run")
 # Numbers that are known without a run
 EXACT = {"-log 4": -math.log(4)}
-# What the result.json of a recipe's run holds
-PARTS = ("experiment", "game", "profile", "seed", "settings", "measured", "provenance")
+# What the result.json of any run holds, and what that of a recipe's run holds
+ANY_RUN = ("experiment", "game", "seed", "settings", "measured", "provenance")
+PARTS = (*ANY_RUN, "profile")
 DIGITS = 6  # decimals that are stored: the last bits of a quantile differ from one SciPy to another
 
 
@@ -79,11 +80,13 @@ class Claim:
 
 def read_claims(path: Path = TABLE) -> list[Claim]:
     """Every claim of claims.toml, in its order."""
-    return [
-        Claim(id=f"{name}.{line}", **{key: value for key, value in shared.items() if key != "claims"} | own)
-        for name, shared in _groups(tomllib.loads(path.read_text(encoding="utf-8")))
-        for line, own in shared["claims"].items()
-    ]
+    claims = []
+    for name, shared in _groups(tomllib.loads(path.read_text(encoding="utf-8"))):
+        for line, own in shared["claims"].items():
+            match = shared.get("match", {}) | own.get("match", {})
+            fields = {key: value for key, value in shared.items() if key != "claims"} | own | {"match": match}
+            claims.append(Claim(id=f"{name}.{line}", **fields))
+    return claims
 
 
 def _groups(tables: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -119,10 +122,11 @@ class Run:
         return value
 
     def measured(self, quantity: str) -> tuple[float, float | None]:
-        """Value and standard error of one quantity; raises BadClaim where the run has not measured it."""
+        """Value and standard error, None for a bare number, of one quantity; raises BadClaim where it was not measured."""
         try:
             found = self.result["measured"][quantity]
-            value, stderr = float(found["value"]), found.get("stderr")
+            entry = {"value": found} if isinstance(found, float) else found  # a whole number is a count
+            value, stderr = float(entry["value"]), entry.get("stderr")
         except (KeyError, TypeError) as error:
             known = ", ".join(key for key, value in self.result["measured"].items() if isinstance(value, Mapping))
             raise BadClaim(f"{self.folder}/result.json has no {quantity}; it has {known}") from error
@@ -244,21 +248,26 @@ def judged(figures: Path = FIGURES, table: Path = TABLE) -> list[dict[str, Any]]
 
 
 def other_runs(figures: Path = FIGURES, table: Path = TABLE) -> dict[str, list[Run]]:
-    """The stored runs of recipes that answer no published number, by folder and name without the seed."""
+    """The stored runs that answer no published number, by folder and name without the seed; not all are of recipes."""
     taken = {run for entry in judged(figures, table) for run in entry["runs"]}
     found: dict[str, list[Run]] = {}
     for path in sorted(figures.glob("*/*/result.json")):
         if f"figures/{path.parent.relative_to(figures).as_posix()}" in taken:
             continue
-        if set(PARTS) <= set(read_json(path)):  # other results may be stored beside those of recipes
-            run = read_run(path.parent, figures)
+        if set(ANY_RUN) <= set(result := read_json(path)):  # results of another form may be stored beside
+            run = Run(path.parent.relative_to(figures).as_posix(), result)
             found.setdefault(run.folder.rsplit("-", 1)[0], []).append(run)
     return {name: sorted(runs, key=lambda run: run.seed) for name, runs in found.items()}
 
 
 def command(run: Run) -> str:
-    """The line that computes a run again: its settings as overrides of what book.toml has today."""
+    """The line that computes a run again: its settings as overrides of what book.toml has today.
+
+    What no recipe has trained, a benchmark of that name has.
+    """
     result = run.result
+    if "profile" not in result:
+        return f"python benchmarks/{result['game']}.py figures"
     today = recipes.recipe(result["experiment"], result["game"], result["profile"]).settings
     words = [
         f"python -m avb_core train {result['experiment']}",
