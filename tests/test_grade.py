@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import runpy
 import textwrap
 from pathlib import Path
 
@@ -353,3 +354,17 @@ def test_the_release_gives_nothing_away(small):
         assert secret not in text
     assert "squares(torch.ones(2, 3, 4))" not in text  # a hidden check
     assert assignments.checks_as_text({}) == "{}\n"
+
+
+def test_the_forms_are_built_from_the_command_line(tmp_path, monkeypatch):
+    """`parts.py` imports its classes from `tools.assignments`, which then runs as `__main__` too."""
+    folder = tmp_path / "sources" / "small"
+    folder.mkdir(parents=True)
+    (folder / "small.md").write_text(NOTEBOOK.replace("raise RuntimeError", "_ ="))
+    (folder / "parts.py").write_text(PARTS)
+    monkeypatch.setattr(assignments, "ASSIGNMENTS", tmp_path / "sources")
+    monkeypatch.setattr("sys.argv", ["assignments", "--out", str(tmp_path / "out")])
+    with pytest.warns(RuntimeWarning, match="found in sys.modules"):
+        runpy.run_module("tools.assignments", run_name="__main__")
+    for kind in ("release", "solution", "instructor", "nbgrader/source"):
+        assert (tmp_path / "out" / kind / "small" / "small.ipynb").is_file()

@@ -322,4 +322,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # The module's classes exist twice now: those of `__main__` are not those that every parts.py imports.
+    from tools.assignments import main as main_of_module
+
+    main_of_module()
