@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 
 from avb_core import data, recipes
 from avb_core.annealing import Annealing
+from avb_core.celeba import fetch_celeba
 from avb_core.runs import CorruptFile, read_json
 from avb_core.training import TrainingDiverged, WrongCheckpoint
 
@@ -104,12 +105,13 @@ def _with_error(value: Any) -> str:
 
 
 @app.command()
-def fetch(dataset: Annotated[str, typer.Argument(help="mnist.")]) -> None:
+def fetch(dataset: Annotated[str, typer.Argument(help="mnist or celeba.")]) -> None:
     """Download a data set into the user's cache, with checksums."""
-    if dataset != "mnist":
-        raise typer.Exit(_complain(ValueError(f"dataset: expected mnist, got {dataset!r}")))
+    fetches = {"mnist": data.fetch_mnist, "celeba": fetch_celeba}
+    if dataset not in fetches:
+        raise typer.Exit(_complain(ValueError(f"dataset: expected mnist or celeba, got {dataset!r}")))
     try:
-        typer.echo(f"MNIST is in {data.fetch_mnist()}")
+        typer.echo(f"{dataset} is in {fetches[dataset]()}")
     except (OSError, CorruptFile) as error:
         raise typer.Exit(_complain(error)) from error
 

@@ -71,25 +71,27 @@ class Dataset(Protocol):
 
 @dataclass(frozen=True)
 class Images:
-    """Grey images as flat vectors of uint8, 0 to 255, read as intensities or probabilities in [0, 1].
+    """Images as flat vectors of uint8, 0 to 255, read as intensities or probabilities in [0, 1].
 
+    `shape` is (height, width) for grey images and (3, height, width) for colour, one colour after another.
     With `binarization="dynamic"` every use draws each pixel anew, 1 with its intensity as probability; with "none" the
     intensities themselves are used. `source` is a sentence that a page can print.
     """
 
     name: str
     pixels: UInt8[Tensor, "n pixels"]
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     labels: Int[Tensor, "n"] | None = None
     binarization: Literal["none", "dynamic"] = "none"
     source: str = ""
+    known_digest: str = ""  # where the pixels were digested when they were written, and are too many to do it again
 
     def __post_init__(self) -> None:
         if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 2:
             raise ValueError(
                 f"pixels: expected uint8 of shape (n, pixels), got {self.pixels.dtype} {tuple(self.pixels.shape)}"
             )
-        if self.pixels.shape[1] != self.shape[0] * self.shape[1]:
+        if self.pixels.shape[1] != math.prod(self.shape):
             raise ValueError(f"shape: {self.shape} does not fit images of {self.pixels.shape[1]} pixels")
         if self.binarization not in ("none", "dynamic"):
             raise ValueError(f"binarization: expected 'none' or 'dynamic', got {self.binarization!r}")
@@ -108,17 +110,22 @@ class Images:
 
     def first(self, n: int) -> "Images":
         """The first n images."""
-        return replace(self, pixels=self.pixels[:n], labels=None if self.labels is None else self.labels[:n])
+        labels = None if self.labels is None else self.labels[:n]
+        return replace(self, pixels=self.pixels[:n], labels=labels, known_digest="")
 
     def binarized(self, seed: int = 0) -> "Images":
         """One fixed binarization of the images, for measuring: the same for everybody who uses the same seed."""
         noise = np.random.default_rng(seed).random(tuple(self.pixels.shape), dtype=np.float32)
         binary = self.pixels.cpu().float() / 255 > torch.from_numpy(noise)
-        return replace(self, pixels=binary.to(torch.uint8).to(self.pixels.device) * 255, binarization="none")
+        return replace(
+            self, pixels=binary.to(torch.uint8).to(self.pixels.device) * 255, binarization="none", known_digest=""
+        )
 
     @cached_property
     def digest(self) -> str:
         """A digest of the pixels and of how they are used, for provenance."""
+        if self.known_digest:
+            return self.known_digest
         content = hashlib.sha256(f"{self.shape} {self.binarization}".encode())
         content.update(self.pixels.cpu().numpy().tobytes())
         return content.hexdigest()[:16]
@@ -201,7 +208,7 @@ def _read_binarized(name: str) -> UInt8[Tensor, "n 784"]:
     """One of the text files, compressed or not: a line of 784 zeros and ones for each image."""
     candidates = [
         folder / "binarized_mnist" / f"binarized_mnist_{name}.amat{suffix}"
-        for folder in _data_folders()
+        for folder in data_folders()
         for suffix in ("", ".gz")
     ]
     path = next((path for path in candidates if path.is_file()), None)
@@ -233,30 +240,33 @@ def fetch_mnist() -> Path:
 
     Returns the folder. Raises DataMissing, with what was tried, if no mirror answers or the cache cannot be written.
     """
-    import pooch
-
     failures = []
     for name, checksum in MNIST_FILES.items():
         for mirror in MNIST_MIRRORS:
-            try:
-                # pooch writes to a temporary name, checks and renames: a download that breaks off leaves nothing behind.
-                pooch.retrieve(
-                    mirror + name,
-                    f"sha256:{checksum}",
-                    fname=name,
-                    path=_cache_folder() / "mnist",
-                    downloader=pooch.HTTPDownloader(timeout=20, progressbar=False),
-                )
+            failure = retrieve(mirror + name, f"sha256:{checksum}", cache_folder() / "mnist" / name)
+            if not failure:
                 break
-            except (OSError, ValueError) as error:
-                failures.append(f"  {mirror + name}: {type(error).__name__}: {error}")
+            failures.append(f"  {mirror + name}: {failure}")
         else:
             raise DataMissing(
-                f"MNIST could not be downloaded into {_cache_folder() / 'mnist'}. Put its four files into $AVB_DATA/mnist "
+                f"MNIST could not be downloaded into {cache_folder() / 'mnist'}. Put its four files into $AVB_DATA/mnist "
                 "yourself, or go on without: the chapters then use scikit-learn's digits. Tried:\n"
                 + "\n".join(failures)
             )
-    return _cache_folder() / "mnist"
+    return cache_folder() / "mnist"
+
+
+def retrieve(url: str, checksum: str, path: Path) -> str:
+    """Download a file unless it is there already; empty if that succeeded, otherwise what went wrong."""
+    import pooch
+
+    try:
+        # pooch writes to a temporary name, checks and renames: a download that breaks off leaves nothing behind.
+        downloader = pooch.HTTPDownloader(timeout=20, progressbar=False)
+        pooch.retrieve(url, checksum, fname=path.name, path=path.parent, downloader=downloader)
+    except (OSError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def read_idx(path: Path, axes: int) -> np.ndarray:
@@ -288,7 +298,7 @@ def _gunzip(path: Path) -> bytes:
 def _find_mnist(name: str) -> Path:
     """The file in `$AVB_DATA/mnist` or in the cache, its checksum verified."""
     searched = []
-    for folder in _data_folders():
+    for folder in data_folders():
         path = folder / "mnist" / name
         searched.append(str(path.parent))
         if path.is_file():
@@ -305,14 +315,15 @@ def _find_mnist(name: str) -> Path:
     )
 
 
-def _data_folders() -> Iterator[Path]:
+def data_folders() -> Iterator[Path]:
     """Where data are looked for, in this order."""
     if root := os.environ.get("AVB_DATA"):
         yield Path(root).expanduser()
-    yield _cache_folder()
+    yield cache_folder()
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Where data that were fetched or prepared are kept."""
     return Path(platformdirs.user_cache_dir("avb_core"))
 
 

@@ -359,7 +359,7 @@ class EightSchools:
 class NoisyRadius:
     """z ~ N(0, I) in the plane, of which only the radius is seen, x = |z| + std · noise: the posterior is a ring.
 
-    No map of the plane onto itself takes a Gaussian to it. Evidence and samples are exact by one integral over the radius.
+    Only a steep map of the plane onto itself takes a Gaussian to it. Evidence and samples are exact by one integral over the radius.
     Raises ValueError for a radius or std that is not positive and finite.
     """
 

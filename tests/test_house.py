@@ -132,6 +132,7 @@ FLOORS = (
     # What plays the games is built up in this order.
     {"runs"},
     {"data", "evaluation", "annealing"},
+    {"celeba"},
     {"training"},
     {"experiments"},
     {"recipes"},

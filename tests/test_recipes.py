@@ -459,7 +459,7 @@ def test_the_command_line_refuses_what_it_cannot_do(small, tmp_path):
     assert "cannot write into" in refused(*arguments, "--out", tmp_path / "file" / "run")
     assert "abacus" in refused("train", "four_points", "--accelerator", "abacus", "--out", tmp_path / "run")
     assert "64-bit" in refused(*arguments, "--precision", "64-bit", "--out", tmp_path / "run")
-    assert refused("fetch", "imagenet").startswith("dataset: expected mnist")
+    assert refused("fetch", "imagenet").startswith("dataset: expected mnist or celeba")
     assert refused(*arguments, "--set", "steps", "--out", tmp_path / "run")
     assert refused(*arguments, "--set", "stepps=3", "--out", tmp_path / "run").startswith("setting: ")
 
