@@ -359,8 +359,8 @@ class EightSchools:
 class NoisyRadius:
     """z ~ N(0, I) in the plane, of which only the radius is seen, x = |z| + std · noise: the posterior is a ring.
 
-    Only a steep map of the plane onto itself takes a Gaussian to it. Evidence and samples are exact by one integral over the radius.
-    Raises ValueError for a radius or std that is not positive and finite.
+    Only a steep map of the plane onto itself takes a Gaussian to it. Evidence and samples are exact by one integral over the
+    radius. Raises ValueError for a radius or std that is not positive and finite.
     """
 
     radius: float = 2.0

@@ -132,11 +132,11 @@ FLOORS = (
     # What plays the games is built up in this order.
     {"runs"},
     {"data", "evaluation", "annealing"},
-    {"celeba"},
+    {"celeba", "faces"},
     {"training"},
     {"experiments"},
     {"recipes"},
-    {"check", "plots", "widgets", "cli"},
+    {"check", "coursework", "plots", "widgets", "cli"},
     {"__main__"},
 )
 
