@@ -17,6 +17,9 @@ from avb_core.training import TrainingDiverged, WrongCheckpoint
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 
+TestImages = Annotated[int | None, typer.Option(min=2, help="Test images to measure on, of those that there are.")]
+Annealed = Annotated[int | None, typer.Option(min=0, help="Images of these for annealed importance sampling.")]
+
 
 @app.command()
 def train(
@@ -33,6 +36,8 @@ def train(
         list[str] | None, typer.Option("--set", help="Another value for a setting, as in book.toml: --set steps=500.")
     ] = None,
     precision: Annotated[str, typer.Option(help="32-true or bf16-mixed.")] = "32-true",
+    images: TestImages = None,
+    annealed: Annealed = None,
     tensorboard: Annotated[bool, typer.Option(help="Write the metrics for TensorBoard as well.")] = False,
 ) -> None:
     """Train a recipe and measure it. Started again with the same folder, it resumes where it was stopped."""
@@ -47,7 +52,8 @@ def train(
         )
         fabric.launch()
         on_log = _tensorboard_of(folder) if tensorboard and fabric.is_global_zero else None
-        result = recipes.run(chosen, seed, folder, fabric=fabric, on_log=on_log)
+        measuring = _given(images=images, annealed=annealed)
+        result = recipes.run(chosen, seed, folder, fabric=fabric, on_log=on_log, measuring=measuring)
     except (ValueError, OSError, CorruptFile, WrongCheckpoint, TrainingDiverged) as error:
         raise typer.Exit(_complain(error)) from error
     if fabric.is_global_zero:
@@ -74,26 +80,28 @@ def _tensorboard_of(folder: Path) -> Callable[[Mapping[str, float]], None]:
 @app.command()
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="A finished run, such as figures/table1/avb-0.")],
-    images: Annotated[int | None, typer.Option(min=2, help="Test images, of those that there are.")] = None,
-    annealed: Annotated[
-        int | None, typer.Option(min=0, help="Images of these for annealed importance sampling.")
-    ] = None,
+    images: TestImages = None,
+    annealed: Annealed = None,
     temperatures: Annotated[int | None, typer.Option(min=1, help="Temperatures of the annealing.")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Measure a finished run anew from its weights, beside what is stored of it."""
     annealing = None if temperatures is None else Annealing(temperatures)
-    options = {"images": images, "annealed": annealed, "annealing": annealing}
     try:
         device = Fabric(accelerator=accelerator, devices=1).device
-        asked: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-        measured = recipes.evaluate(folder, device=device, **asked)
+        options = _given(images=images, annealed=annealed, annealing=annealing)
+        measured = recipes.evaluate(folder, device=device, **options)
         stored = read_json(folder / "result.json")["measured"]
     except (ValueError, OSError, CorruptFile) as error:
         raise typer.Exit(_complain(error)) from error
     for name, value in measured.items():
         now, then = (_with_error(each) for each in (value, stored.get(name)))
         typer.echo(f"{name:<20} {now:>22}   stored: {then}")
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given on the command line."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _with_error(value: Any) -> str:

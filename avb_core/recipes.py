@@ -94,12 +94,16 @@ def run(
     *,
     fabric: Fabric | None = None,
     on_log: Callable[[Mapping[str, float]], None] | None = None,
+    measuring: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Train and measure a recipe in `folder`, resuming what is there, and return the content of its `result.json`.
+
+    `measuring` are options of the experiment's measure, as for `evaluate`.
 
     The folder then also holds the weights of encoder and decoder (`model.safetensors`) beside configuration and raw metrics,
     and for images what was measured on each of them (`per_image.safetensors`), from which runs can be compared pair by pair.
     """
+    _require_options(of, measuring or {})
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
     result_path = Path(folder) / "result.json"
     game, train_data, config = of.build(seed), of.data("train"), of.config(seed)
@@ -118,7 +122,7 @@ def run(
         return finished
     with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
         torch.manual_seed(seed)
-        measured, per_image = of.definition.measure(game)
+        measured, per_image = of.definition.measure(game, **(measuring or {}))
     result = {
         **about,
         "seconds": metrics[-1]["seconds"],
@@ -145,10 +149,7 @@ def evaluate(folder: Path, *, device: torch.device | str = "cpu", **options: Any
     """
     stored = read_json(Path(folder) / "result.json")
     of = Recipe(stored["experiment"], stored["game"], stored["profile"], stored["settings"])
-    try:
-        inspect.signature(of.definition.measure).bind(None, **options)
-    except TypeError as error:
-        raise ValueError(f"{', '.join(options)}: not for the experiment {of.experiment} ({error})") from error
+    _require_options(of, options)
     game = load_model(of, folder).to(device)
     with torch.random.fork_rng([device] if torch.device(device).type == "cuda" else []):
         torch.manual_seed(stored["seed"])
@@ -169,6 +170,13 @@ def load_model(of: Recipe, folder: Path) -> LatentVariableGame:
         }
         getattr(game, part).load_state_dict(weights)
     return game
+
+
+def _require_options(of: Recipe, options: Mapping[str, Any]) -> None:
+    try:
+        inspect.signature(of.definition.measure).bind(None, **options)
+    except TypeError as error:
+        raise ValueError(f"{', '.join(options)}: not for the experiment {of.experiment} ({error})") from error
 
 
 def _book() -> dict[str, Any]:

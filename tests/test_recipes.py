@@ -401,6 +401,9 @@ def test_a_finished_run_can_be_measured_anew(small, tmp_path):
     again = recipes.evaluate(folder)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert again == {name: value for name, value in stored.items() if name != "elbo_of_critic"}
+    few = ("train", "mnist", "--accelerator", "cpu", "--images", 7, "--annealed", 0, "--out", tmp_path / "few")
+    assert invoke(*few).exit_code == 0
+    assert read_json(tmp_path / "few" / "result.json")["measured"]["images"] == 7
     more = recipes.evaluate(folder, images=30, annealed=0)
     assert more["images"] == 30 and "log_likelihood" not in more
     shown = invoke("evaluate", folder, "--accelerator", "cpu", "--temperatures", 4, "--annealed", 3)
@@ -415,6 +418,9 @@ def test_what_cannot_be_measured_anew_is_refused(small, tmp_path):
     assert invoke("train", "four_points", "--accelerator", "cpu", "--out", folder).exit_code == 0
     line = refused("evaluate", folder, "--accelerator", "cpu", "--images", 5)
     assert line.startswith("images: not for the experiment four_points")
+    other = ("train", "four_points", "--accelerator", "cpu", "--images", 5, "--out", tmp_path / "other")
+    assert refused(*other).startswith("images: not for the experiment four_points")
+    assert not (tmp_path / "other").exists()
     (folder / "model.safetensors").unlink()
     assert "model.safetensors" in refused("evaluate", folder, "--accelerator", "cpu")
 
