@@ -1419,7 +1419,10 @@ PARTS = [
         "3e",
         "Two proposals",
         [
-            (1, "1/k for the wide one; far slower, about k^(−1/3), for the narrow one, read off the plot"),
+            (
+                1,
+                "1/k for the wide one; far slower, a power between −¼ and −½ or so, for the narrow one, read off the plot",
+            ),
             (2, "V is finite if and only if σ² > ½ (computed); infinite for 0.5, finite for 1.4"),
             (1, "the gap at k = 1 is an average over q, which does not see the tails that q leaves out"),
             (1, "a small ESS is an alarm, a large one no proof; widen the proposal when in doubt"),
