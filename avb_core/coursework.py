@@ -23,6 +23,13 @@ ANSWER = "<answer>"  # what a student's code is compiled as, so that tracebacks 
 Findings = dict[str, Any]  # of a probe: name → number, or (nested) list of numbers, or True/False, or a string
 
 
+class ChecksFailed(AssertionError):
+    """An answer did not pass its checks. In a notebook it shows as one line, without the checker's own code."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
+
+
 @dataclass(frozen=True)
 class Suspect:
     """A common mistake: what to tell who made it, and what the probe finds then."""
@@ -96,7 +103,7 @@ def judge(probe: Probe, found: Findings | str) -> Verdict:
 def verify(part: str, answers: Mapping[str, Any], checks: Path | str = "checks.json") -> None:
     """Judge the answers to a part of the assignment by the checks beside the notebook, and print a line for each probe.
 
-    Call it with `globals()`. `checks` is a file of checks or its content. Raises AssertionError if a probe did not pass, so
+    Call it with `globals()`. `checks` is a file of checks or its content. Raises ChecksFailed if a probe did not pass, so
     that a notebook stops where it is wrong, and KeyError for a part that is not there.
     """
     probes = read_checks(checks)[part]
@@ -106,7 +113,7 @@ def verify(part: str, answers: Mapping[str, Any], checks: Path | str = "checks.j
         failed += not verdict.passed
         print(f"{'✓' if verdict.passed else '✗'} {probe.name}: {verdict.message}")
     if failed:
-        raise AssertionError(f"{failed} of {len(probes)} checks did not pass")
+        raise ChecksFailed(f"{failed} of {len(probes)} checks did not pass")
 
 
 def checks_as_text(parts: Mapping[str, Sequence[Probe]]) -> str:
