@@ -16,7 +16,7 @@ export MPLCONFIGDIR := $(CURDIR)/$(VENV)/home/matplotlib
 export JUPYTER_CONFIG_PATH := $(CURDIR)/tools/jupyter
 
 .DEFAULT_GOAL := help
-.PHONY: help read test chapters claims assignments grade lint
+.PHONY: help read test chapters site claims assignments grade lint
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z0-9]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -29,6 +29,9 @@ test: $(VENV)/installed  ## run the unit tests, and every chapter against its st
 
 chapters: $(VENV)/installed  ## execute the chapters that changed and write their notebooks
 	$(RUN) -m tools.build_chapters
+
+site: $(VENV)/installed  ## build the static book from the stored outputs, in build/site
+	$(RUN) -m tools.site
 
 assignments: $(VENV)/installed  ## build the assignments for students, teachers and nbgrader, in build/assignments
 	$(RUN) -m tools.assignments

@@ -14,6 +14,7 @@ from tools.book import CHAPTERS
 
 KINDS_CHECKED = {"theorem", "identity", "algorithm", "experiment", "exercise"}
 KINDS_LABELLED = {"definition", "figure"}
+VERDICT = re.compile(r"^✓ (\S+)  ", re.MULTILINE)  # as avb_core.check prints it
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def checks_passed(notebook: nbformat.NotebookNode) -> set[str]:
     printed = "".join(
         output.text for cell in notebook.cells for output in cell.get("outputs", []) if output.get("name") == "stdout"
     )
-    return set(re.findall(r"^✓ (\S+)  ", printed, re.MULTILINE))
+    return set(VERDICT.findall(printed))
 
 
 def labels(notebook: nbformat.NotebookNode) -> set[str]:
