@@ -195,9 +195,10 @@ def _how_it_differs(have: Tensor, want: Tensor, within: float) -> str:
             return "the sign is turned."
         if ratio == 0:
             return "it is 0, and should not be."
-        if abs(ratio) > 1:
+        if abs(ratio) > 1.002:
             return f"{_number(ratio)} times too large."
-        return f"{_number(1 / ratio)} times too small."
+        if abs(ratio) < 0.998:
+            return f"{_number(1 / ratio)} times too small."
     offsets = have - want
     if len(offsets) > 1 and _constant(offsets):
         return f"too {'large' if offsets[0] > 0 else 'small'} by {_number(float(offsets.mean().abs()))} everywhere."

@@ -57,6 +57,7 @@ def test_how_it_is_wrong(found, message):
 
 def test_a_factor_of_a_single_number_is_named_but_not_of_one_among_many():
     assert told(torch.tensor(6.0), torch.tensor(2.0)) == "value: 3 times too large."
+    assert "largest difference" in told(1.0005 * WANT)
     mixed = WANT.clone()
     mixed[0, 0] *= 3
     assert "largest difference" in told(mixed)
