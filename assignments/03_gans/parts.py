@@ -1294,9 +1294,10 @@ class Quadratic(torch.nn.Module):
         return self.weights[0] + self.weights[1] * x + self.weights[2] * x**2
 generator = Affine()
 train_gan(generator, Quadratic(), lambda n: 2 + torch.randn(n, 1), "non_saturating", 80, 1, (0.2, 0.05), 1, 128)
-found = {"the samples' mean": generator.mean, "the samples' standard deviation": generator.log_std.exp()}
+std = float(generator.log_std.detach().exp())
+found = {"the samples' mean, less 2": generator.mean - 2, "their standard deviation lies in (0.4, 2.5)": 0.4 < std < 2.5}
 """,
-            within=0.4,
+            within=0.6,
             hidden=True,
         ),
     ],
