@@ -61,5 +61,5 @@ html_context = {"default_mode": "auto"}
 html_copy_source = False
 html_use_index = False
 html_domain_indices = False
-# Of MathJax, only the file that the pages load
-exclude_patterns = ["mathjax/*/**", "mathjax/[!t]*", "mathjax/tex-[!s]*", "mathjax/tex-svg.js"]
+# No page is made of what lies among the figures; and of MathJax, only the file that the pages load is copied.
+exclude_patterns = ["figures", "mathjax/*/**", "mathjax/[!t]*", "mathjax/tex-[!s]*", "mathjax/tex-svg.js"]

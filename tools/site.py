@@ -10,6 +10,7 @@ import shutil
 import sys
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import nbformat
 from sphinx.cmd.build import main as sphinx_build
@@ -46,25 +47,25 @@ that is proved and checked.
 def build(output: Path, stems: list[str] | None = None) -> int:
     """Build the site in `output`, with the chapters `stems` or all that are written; return Sphinx's exit status.
 
-    What Sphinx reads and remembers goes into a folder beside it, `output` with `-work` appended. Raises ValueError where
-    `output` holds anything but an older site.
+    An older site in `output` is replaced when the new one is complete. Raises ValueError where `output` holds anything else.
     """
     if output.exists() and any(output.iterdir()) and not (output / ".buildinfo").exists():
         raise ValueError(f"{output}: holds something else than a site; name an empty folder")
-    work = output.with_name(f"{output.name}-work")
-    for folder in (output, work):
-        shutil.rmtree(folder, ignore_errors=True)
-    lay_out(work / "source", stems)
-    options = ["-q", "-W", "--keep-going", "-c", str(ROOT / "site"), "-d", str(work / "doctrees")]
-    return sphinx_build([*options, "-b", "html", str(work / "source"), str(output)])
+    with TemporaryDirectory(prefix="site-") as work:
+        source, doctrees, html = (Path(work) / name for name in ("source", "doctrees", "html"))
+        lay_out(source, stems)
+        options = ["-q", "-W", "--keep-going", "-c", str(ROOT / "site"), "-d", str(doctrees), "-b", "html"]
+        status = sphinx_build([*options, str(source), str(html)])
+        if (html / "search.html").exists():
+            shutil.rmtree(output, ignore_errors=True)
+            shutil.copytree(html, output)
+    return status
 
 
 def lay_out(source: Path, stems: list[str] | None = None) -> None:
     """Write into `source` everything that Sphinx reads, in the places that the chapters' own links name."""
     (source / "chapters").mkdir(parents=True)
-    (source / "figures").mkdir()
-    for picture in (ROOT / "figures").glob("*.svg"):
-        shutil.copy2(picture, source / "figures")
+    (source / "figures").symlink_to(ROOT / "figures")
     for chapter in chapters():
         if chapter in shown(stems):
             shutil.copy2(chapter.notebook, source / "chapters")
