@@ -152,6 +152,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if unknown := set(arguments.stems) - {chapter.stem for chapter in chapters(written_only=True)}:
         parser.error(f"book.toml lists no written chapter {', '.join(sorted(unknown))}")
+    if missing := [chapter.stem for chapter in shown(arguments.stems or None) if not chapter.notebook.exists()]:
+        parser.error(f"no notebook of {', '.join(missing)}: run make chapters first")
     try:
         status = build(arguments.output.resolve(), arguments.stems or None)
     except ValueError as error:
