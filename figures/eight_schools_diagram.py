@@ -61,7 +61,7 @@ def draw() -> Figure:
     node(left, 3.0, 3.7, r"$\log\tau$", "random")
     node(left, 2.0, 2.1, r"$\theta_j$", "random")
     node(left, 2.0, 0.75, r"$y_j$", "observed")
-    for start, end in (((1, 3.7), (2, 2.1)), ((3, 3.7), (2, 2.1)), ((2, 2.1), (2, 0.75))):
+    for start, end in (((1.0, 3.7), (2.0, 2.1)), ((3.0, 3.7), (2.0, 2.1)), ((2.0, 2.1), (2.0, 0.75))):
         arrow(left, start, end)
     plate(left, 0.9, -0.1, 4.6, 2.7)
     left.text(2.55, 2.1, r"$\theta_j \sim N(\mu, \tau^2)$", va="center", fontsize=12.5)
@@ -73,8 +73,9 @@ def draw() -> Figure:
     node(right, 5.2, 2.1, r"$z_{j+2}$", "random")
     node(right, 2.0, 2.1, r"$\theta_j$", "computed")
     node(right, 2.0, 0.75, r"$y_j$", "observed")
-    for start, end in (((0.4, 3.7), (2, 2.1)), ((1.7, 3.7), (2, 2.1)), ((5.2, 2.1), (2, 2.1)), ((2, 2.1), (2, 0.75))):
-        arrow(right, start, end)
+    for start in ((0.4, 3.7), (1.7, 3.7), (5.2, 2.1)):
+        arrow(right, start, (2.0, 2.1))
+    arrow(right, (2.0, 2.1), (2.0, 0.75))
     plate(right, 1.2, -0.1, 4.6, 2.7)
     right.text(2.35, 3.7, r"all codes $\sim N(0, 1)$", va="center", fontsize=12.5)
     right.text(2.35, 1.6, r"$\theta_j = 5 z_1 + 5 e^{z_2} z_{j+2}$", va="center", fontsize=12.5)

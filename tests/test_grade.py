@@ -295,6 +295,7 @@ def test_a_whole_folder(small, tmp_path, monkeypatch):
     grades = grade.grade_all(submissions, out)
     assert digest(submissions) == before
     rows = {row["student"]: row for row in csv.DictReader((out / "grades_small.csv").open())}
+    assert rows["ada/small/small"]["remarks"].startswith("noise: law: There is no answer")
     assert rows["ada/small/small"]["points"] == "4" and rows["ada/small/small"]["by_hand"] == "2"
     assert rows["bob/small/small"]["points"] == "0" and "That is a mean" in rows["bob/small/small"]["remarks"]
     assert "did not end" in rows["'=eve/small/small"]["remarks"]

@@ -302,9 +302,9 @@ def write_form(assignment: Assignment, kind: str, out: Path) -> Path:
     for name, text in files.items():
         (place / name).write_text(text, encoding="utf-8")
     if kind == "solution":
-        NotebookClient(
-            notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(place)}}
-        ).execute()
+        quiet = ["--IPKernelApp.log_level=ERROR"]  # it warns of unencrypted TCP, within one machine
+        where = {"metadata": {"path": str(place)}}
+        NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where, extra_arguments=quiet).execute()
     if kind == "nbgrader":
         (out / kind / "nbgrader_config.py").write_text(NBGRADER_CONFIG, encoding="utf-8")
     nbformat.write(notebook, place / f"{assignment.name}.ipynb")

@@ -289,7 +289,7 @@ def write_table(path: Path, assignment: Assignment, grades: Sequence[Grade]) -> 
 
 def _safe(text: str) -> str:
     """Text that a spreadsheet does not take for a formula."""
-    return f"'{text}" if text[:1] in "=+-@\t\r" else text
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def grade_all(submissions: Path, out: Path, names: Sequence[str] = ()) -> list[Grade]:
