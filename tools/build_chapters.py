@@ -26,9 +26,11 @@ RECORDS = ROOT / "figures" / "chapters.toml"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- chapters: begin -->\n", "<!-- chapters: end -->\n"
 SECONDS_PER_CELL = 600
-# ru_maxrss counts KiB, on macOS bytes
+# On Linux ru_maxrss would count what the parent held when it forked; elsewhere it is in bytes.
 PEAK_GIB = (
-    "__import__('resource').getrusage(0).ru_maxrss / (2**30 if __import__('sys').platform == 'darwin' else 2**20)"
+    "int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]) / 2**20"
+    " if __import__('sys').platform == 'linux'"
+    " else __import__('resource').getrusage(0).ru_maxrss / 2**30"
 )
 
 Record = dict[str, float]
