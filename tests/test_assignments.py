@@ -91,12 +91,19 @@ def test_the_grader_agrees_on_whole_notebooks(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_solution_runs(name, tmp_path):
-    notebook = nbformat.read(write_form(ALL[name], "solution", tmp_path), as_version=4)
+@pytest.mark.parametrize("kind", ["solution", "instructor"])
+def test_the_model_answers_run(name, kind, tmp_path):
+    """The solution is executed as it is built, the instructor's form, which has the hidden checks too, is executed here."""
+    path = write_form(ALL[name], kind, tmp_path)
+    notebook = nbformat.read(path, as_version=4)
+    if kind == "instructor":
+        where = {"metadata": {"path": str(path.parent)}}
+        NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where).execute()
     printed = "".join(
         output.text for cell in notebook.cells for output in cell.get("outputs", []) if output.output_type == "stream"
     )
-    assert printed.count("✓") >= len(ALL[name].coded) and "✗" not in printed
+    checks = sum(kind == "instructor" or not check.hidden for part in ALL[name].coded for check in part.checks)
+    assert printed.count("✓ ") == checks and "✗" not in printed
 
 
 @pytest.mark.parametrize("name", ALL)
