@@ -233,6 +233,13 @@ HOSTILE = {
     "starts a process": ("import subprocess\nsubprocess.run(['true'])", "start a process"),
     "forks": ("import os\nos.fork()", "start a process"),
     "kills its parent": ("import os, signal\nos.kill(os.getppid(), signal.SIGKILL)", "signal a process"),
+    "forges its findings": (
+        'import os\nfor fd in range(3, 64):\n    try:\n        os.write(fd, b\'5\\n[]\\n{"found": 3}\\n'
+        '{"found": [1, 2], "errors": {}}\\n{"found": [{}, {"x": {}}], "errors": []}\\nhalf a line\')\n'
+        "    except OSError:\n        pass",
+        "NameError",
+    ),
+    "closes the pipe": ("import os\nos.closerange(3, 64)", "ended before the checks"),
     "goes online": ("import socket\nsocket.create_connection(('127.0.0.1', 9))", "leave its process"),
 }
 
@@ -291,6 +298,7 @@ def test_a_whole_folder(small, tmp_path, monkeypatch):
     (submissions / "carl.ipynb").write_text("not a notebook")
     release.metadata["avb"]["assignment"] = "another"
     nbformat.write(release, submissions / "dora.ipynb")
+    (submissions / "link.ipynb").symlink_to(submissions / "ada" / "small" / "small.ipynb")
     before = digest(submissions)
     grades = grade.grade_all(submissions, out)
     assert digest(submissions) == before
@@ -300,10 +308,14 @@ def test_a_whole_folder(small, tmp_path, monkeypatch):
     assert rows["bob/small/small"]["points"] == "0" and "That is a mean" in rows["bob/small/small"]["remarks"]
     assert "did not end" in rows["'=eve/small/small"]["remarks"]
     problems = {each.student: each.problem for each in grades if each.problem}
-    assert set(problems) == {"carl", "dora"} and "not a notebook" in problems["carl"]
-    pages = {path.name: path.read_text() for path in (out / "feedback").iterdir()}
-    assert len(pages) == 5 and "That is a mean; a sum is meant." in pages["bob_small_small.html"]
-    assert "4 of 7 points" in pages["ada_small_small.html"] and "<script" not in "".join(pages.values())
+    assert (
+        set(problems) == {"carl", "dora", "link"}
+        and problems["link"] == "It is a link to another file."
+        and "not a notebook" in problems["carl"]
+    )
+    pages = {str(path.relative_to(out / "feedback")): path.read_text() for path in (out / "feedback").rglob("*.html")}
+    assert len(pages) == 6 and "That is a mean; a sum is meant." in pages["bob/small/small.html"]
+    assert "4 of 7 points" in pages["ada/small/small.html"] and "<script" not in "".join(pages.values())
 
 
 def test_a_folder_without_notebooks_is_refused(tmp_path):

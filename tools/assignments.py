@@ -199,17 +199,24 @@ def probes_of(assignment: Assignment, part: Part) -> Sequence[Probe]:
     return tuple(probes)
 
 
+def split_probes(assignment: Assignment) -> tuple[dict[str, list[Probe]], dict[str, list[Probe]]]:
+    """The probes that students see, and those that they do not, of each part."""
+    visible, hidden = (
+        {
+            part.id: [p for p, c in zip(probes_of(assignment, part), part.checks, strict=True) if c.hidden == wanted]
+            for part in assignment.coded
+        }
+        for wanted in (False, True)
+    )
+    return visible, hidden
+
+
 # --- the forms --------------------------------------------------------------------------------------------------------
 
 
 def form(assignment: Assignment, kind: str) -> tuple[NotebookNode, dict[str, str]]:
     """The notebook of a kind (release, solution, instructor or nbgrader), and the files that lie beside it."""
-    probes = {part.id: probes_of(assignment, part) for part in assignment.coded}
-    hidden = {
-        part.id: [probe for probe, check in zip(probes[part.id], part.checks, strict=True) if check.hidden]
-        for part in assignment.coded
-    }
-    visible = {id: [probe for probe in probes[id] if probe not in hidden[id]] for id in probes}
+    visible, hidden = split_probes(assignment)
     parts = {part.id: part for part in assignment.parts}
     notebook = new_notebook(metadata=copy.deepcopy(assignment.notebook.metadata))
     notebook.metadata.pop("jupytext", None)

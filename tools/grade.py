@@ -24,7 +24,7 @@ from nbformat import NotebookNode
 
 from avb_core.coursework import Verdict, checks_as_text, judge
 from avb_core.runs import write_atomically
-from tools.assignments import ASSIGNMENTS, Assignment, Part, all_assignments, probes_of, role_of
+from tools.assignments import ASSIGNMENTS, Assignment, Part, all_assignments, probes_of, role_of, split_probes
 from tools.book import ROOT
 
 MEMORY = 3 * 2**30  # bytes that an answer may use beside what PyTorch takes
@@ -104,11 +104,6 @@ class Grader:
     def __init__(self, worker: Worker, assignments: Sequence[Assignment], closed: Sequence[Path] = ()) -> None:
         self.worker = worker
         self.assignments = {assignment.name: assignment for assignment in assignments}
-        self.probes = {
-            (name, part.id): probes_of(assignment, part)
-            for name, assignment in self.assignments.items()
-            for part in assignment.coded
-        }
         self.closed = [str(path) for path in (*CLOSED, *closed)]
 
     def grade(self, path: Path, student: str) -> Grade:
@@ -134,22 +129,15 @@ class Grader:
         own = f"part {part.id}"
         if own not in dict(cells):
             return nothing("The cell for this answer is not in the notebook.")
-        probes = self.probes[assignment.name, part.id]
-        visible = {
-            each.id: [
-                p for p, c in zip(self.probes[assignment.name, each.id], each.checks, strict=True) if not c.hidden
-            ]
-            for each in assignment.coded
-        }
+        probes = probes_of(assignment, part)
         ran = self.worker.run(
             {
-                "given": "",
                 "cells": cells,
                 "probes": [probe.code for probe in probes],
                 "seconds": part.seconds,
                 "bytes": MEMORY,
                 "closed": self.closed,
-                "files": {"checks.json": checks_as_text(visible)},
+                "files": {"checks.json": checks_as_text(split_probes(assignment)[0])},
             }
         )
         if ran["forbidden"]:
@@ -183,6 +171,8 @@ def _remarks(part: Part, verdicts: Sequence[Verdict]) -> list[tuple[bool, str]]:
 
 def _read_notebook(path: Path) -> NotebookNode:
     """Raises ValueError with a sentence for what is no notebook."""
+    if path.is_symlink():
+        raise ValueError("It is a link to another file.")
     if path.stat().st_size > LARGEST_NOTEBOOK:
         raise ValueError(
             f"It has {path.stat().st_size / 2**20:.0f} MiB; a notebook may have {LARGEST_NOTEBOOK / 2**20:.0f}."
@@ -305,7 +295,7 @@ def grade_all(submissions: Path, out: Path, names: Sequence[str] = ()) -> list[G
             student = "/".join(path.relative_to(submissions).with_suffix("").parts)
             grade = grader.grade(path, student)
             grades.append(grade)
-            page = out / "feedback" / f"{student.replace('/', '_')}.html"
+            page = out / "feedback" / path.relative_to(submissions).with_suffix(".html")
             write_atomically(page, partial(Path.write_text, data=feedback_page(grade), encoding="utf-8"))
             print(f"{student}: {grade.problem or f'{grade.points} points'}", flush=True)
     for assignment in assignments:

@@ -89,7 +89,7 @@ def serve() -> None:
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
-    """Run `given` code, then the `cells` of an answer, then the `probes`, in a fork; what came of it.
+    """Run the `cells` of an answer, then the `probes`, in a fork; what came of it.
 
     The result holds `found`, the findings of each probe (or what was raised), `errors` of cells, `forbidden`, what the answer
     tried and may not, and `ended`, why the fork stopped before its time (empty if it did not).
@@ -109,23 +109,35 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
         status = os.waitpid(child, 0)[1]
     result: dict[str, Any] = {"found": [], "errors": {}, "forbidden": [], "ended": ""}
     for line in text.splitlines():
-        try:
+        # The answer can write into the pipe as well: what is not as we write it is passed over.
+        with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError, RecursionError):
             message = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if "forbidden" in message:
-            result["forbidden"].append(message["forbidden"])
-        elif "found" in message:
-            result |= message
+            if "forbidden" in message:
+                result["forbidden"].append(str(message["forbidden"]))
+            elif len(message["found"]) == len(request["probes"]):
+                found = [each if isinstance(each, str) else _plain_findings(each) for each in message["found"]]
+                result |= {"found": found, "errors": {str(k): str(v) for k, v in dict(message["errors"]).items()}}
     if not result["found"]:
         result["ended"] = _why(status, in_time, request["seconds"])
     return result
 
 
+def _plain_findings(found: dict[str, Any]) -> dict[str, Any]:
+    """Findings of numbers, truth values, strings and lists of them; what `run` passes over raises an error."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list):
+            return [plain(each) for each in value]
+        return value if isinstance(value, bool | str) else float(value)
+
+    return {name: plain(value) for name, value in dict(found).items()}
+
+
 def _why(status: int, in_time: bool, seconds: float) -> str:
     if not in_time:
         return f"It did not end within {seconds:g} seconds."
-    if os.WIFSIGNALED(status):
+    # SIGKILL is our own, once nothing more can come through the pipe.
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL:
         return f"The process died ({signal.Signals(os.WTERMSIG(status)).name})."
     return "The process ended before the checks could run."
 
@@ -147,8 +159,15 @@ def _read_until(pipe: int, deadline: float) -> tuple[str, bool]:
 _pipe = -1  # of the fork: where reports go at once, so that nothing that the answer does later takes them back
 
 
+def _write(pipe: int, message: dict[str, Any]) -> None:
+    """A line of its own, whatever was written before it."""
+    line = ("\n" + json.dumps(message) + "\n").encode()
+    while line:
+        line = line[os.write(pipe, line) :]
+
+
 def _report(what: str) -> None:
-    os.write(_pipe, (json.dumps({"forbidden": what}) + "\n").encode())
+    _write(_pipe, {"forbidden": what})
     raise Forbidden(f"an answer may not try {what}")
 
 
@@ -159,6 +178,9 @@ def _child(request: dict[str, Any], folder: str, pipe: int) -> None:
     try:
         os.setsid()
         os.chdir(folder)
+        # An answer must not reach this program's own channel to the grader, by which it could grade itself.
+        os.closerange(3, pipe)
+        os.closerange(pipe + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         output = os.open("output.txt", os.O_WRONLY | os.O_CREAT)
         os.dup2(output, 1)
         os.dup2(output, 2)
@@ -170,7 +192,6 @@ def _child(request: dict[str, Any], folder: str, pipe: int) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         namespace: dict[str, Any] = {"__name__": "__main__"}
         errors: dict[str, str] = {}
-        exec(compile(request["given"], "<given>", "exec"), namespace)
         coursework.__class__ = Guarded
         sys.addaudithook(_hook(Path(folder).resolve(), [Path(each).resolve() for each in request["closed"]]))
         for name, code in request["cells"]:
@@ -179,9 +200,9 @@ def _child(request: dict[str, Any], folder: str, pipe: int) -> None:
             except (Exception, SystemExit, KeyboardInterrupt) as error:
                 errors[name] = coursework.describe(error)
         found = [coursework.findings_of(code, namespace) for code in request["probes"]]
-        os.write(pipe, (json.dumps({"found": found, "errors": errors}) + "\n").encode())
+        _write(pipe, {"found": found, "errors": errors})
     except BaseException as error:
-        os.write(pipe, (json.dumps({"found": [], "errors": {"": coursework.describe(error)}}) + "\n").encode())
+        _write(pipe, {"found": [], "errors": {"": coursework.describe(error)}})
     finally:
         os._exit(0)
 
