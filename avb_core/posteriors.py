@@ -209,7 +209,11 @@ class BasisNoisePosterior(Posterior):
         noise = self._noise(x, (self.draws,))
         centred = noise - noise.mean(0)
         of_noise = torch.einsum("nid,nie->ide", centred, centred) / (self.draws - 1)
-        covariance = torch.einsum("...id,ide,...ie->...de", scales, of_noise, scales)
+        # Noise by noise: as one einsum over three tensors it takes several times as long.
+        covariance = sum(
+            scale[..., :, None] * scale[..., None, :] * cov
+            for scale, cov in zip(scales.unbind(-2), of_noise, strict=True)
+        )
         # Rounding can leave a direction of no variance slightly below zero.
         floor = MINIMUM_STD**2 + 1e-6 * covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
         identity = torch.eye(self.latent_dim, dtype=x.dtype, device=x.device)
