@@ -6,10 +6,12 @@ Images are flat vectors; convolutional networks fold them into squares inside.
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class MLP(nn.Sequential):
@@ -55,20 +57,45 @@ class InjectionMLP(nn.Module):
         return self.head(hidden)
 
 
+class ResidualUnit(nn.Module):
+    """x + convolution(relu(convolution(relu(x)))), as many channels out as in (He et al., 2016, with activation first)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+        self.second = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
+        return x + self.second(torch.relu(self.first(torch.relu(x))))
+
+
 class ConvolutionalEncoder(nn.Module):
     """x → outputs by convolutions of stride 2, as in a DCGAN's discriminator, but without batch normalization.
 
     A batch norm would make an answer depend on what else is in the batch: fatal in a critic, whose batches of the posterior
     and of the prior differ in just what it is to judge. With `injected` > 0 a second argument of so many numbers enters every
-    hidden layer through a learned projection, one number for each channel (Mescheder et al., section 4). Raises ValueError for
-    images that are not square, or no channels.
+    hidden layer through a learned projection, one number for each channel (Mescheder et al., section 4). `units` residual units
+    belong to each hidden layer. With `recompute`, hidden layers are computed again on the way back instead of being kept.
+    Images have so many `colours`, one plane after another. Raises ValueError for images that are not square, or no channels.
     """
 
-    def __init__(self, pixels: int, channels: Sequence[int], outputs: int, injected: int = 0) -> None:
+    def __init__(
+        self,
+        pixels: int,
+        channels: Sequence[int],
+        outputs: int,
+        injected: int = 0,
+        colours: int = 1,
+        units: int = 0,
+        recompute: bool = False,
+    ) -> None:
         super().__init__()
-        self.side = _side(pixels, channels)
+        self.side = _side(pixels, colours, channels)
+        self.colours = colours
+        self.recompute = recompute
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, kernel_size=5, stride=2, padding=2) for before, after in pairwise([1, *channels])
+            _with_units(nn.Conv2d(before, after, kernel_size=5, stride=2, padding=2), after=_units(after, units))
+            for before, after in pairwise([colours, *channels])
         )
         self.projections = nn.ModuleList(nn.Linear(injected, after, bias=False) for after in channels if injected)
         self.head = nn.Linear(channels[-1] * _shrunk(self.side, len(channels)) ** 2, outputs)
@@ -78,47 +105,83 @@ class ConvolutionalEncoder(nn.Module):
     ) -> Float[Tensor, "*batch o"]:
         batch = a.shape[:-1]
         # The first layer sees each image once, however many noises come with it.
-        hidden = self.convolutions[0](a.reshape(-1, 1, self.side, self.side))
+        hidden = self._layer(0, a.reshape(-1, self.colours, self.side, self.side))
         if b is not None:
             maps = hidden.shape[1:]
             hidden = hidden.reshape(*batch, *maps)
             batch = torch.broadcast_shapes(batch, b.shape[:-1])
             hidden = hidden.expand(*batch, *maps).reshape(-1, *maps)
             b = b.expand(*batch, -1).reshape(-1, b.shape[-1])
-        for i, convolution in enumerate(self.convolutions):
-            hidden = convolution(hidden) if i else hidden
+        for i in range(len(self.convolutions)):
+            hidden = self._layer(i, hidden) if i else hidden
             hidden = torch.relu(hidden if b is None else hidden + self.projections[i](b)[:, :, None, None])
-        return self.head(hidden.flatten(1)).reshape(*batch, -1)
+        # In the images' own precision, whatever the layers were computed in.
+        return self.head(hidden.flatten(1)).reshape(*batch, -1).to(a.dtype)
+
+    def _layer(self, i: int, hidden: Tensor) -> Tensor:
+        return _apply(self.convolutions[i], hidden, self.recompute)
 
 
 class ConvolutionalDecoder(nn.Module):
-    """z → pixels by transposed convolutions of stride 2, the mirror image of `ConvolutionalEncoder`, with no normalization."""
+    """z → outputs by transposed convolutions of stride 2, the mirror image of `ConvolutionalEncoder`, with no normalization.
 
-    def __init__(self, latent_dim: int, channels: Sequence[int], pixels: int) -> None:
+    `numbers` for each pixel and colour come one plane after another: the first number of all of them, then the second.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        channels: Sequence[int],
+        pixels: int,
+        colours: int = 1,
+        numbers: int = 1,
+        units: int = 0,
+        recompute: bool = False,
+    ) -> None:
         super().__init__()
-        self.side = _side(pixels, channels)
+        self.side = _side(pixels, colours, channels)
+        self.recompute = recompute
         small = _shrunk(self.side, len(channels))
         self.first = nn.Linear(latent_dim, channels[-1] * small**2)
         self.folded = (channels[-1], small, small)
         self.convolutions = nn.ModuleList(
-            nn.ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1)
-            for before, after in pairwise([*reversed(channels), 1])
+            _with_units(
+                nn.ConvTranspose2d(before, after, kernel_size=4, stride=2, padding=1), before=_units(before, units)
+            )
+            for before, after in pairwise([*reversed(channels), numbers * colours])
         )
 
     def forward(self, z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch n"]:
         hidden = self.first(z).reshape(-1, *self.folded)
         for convolution in self.convolutions:
-            hidden = convolution(torch.relu(hidden))
+            hidden = _apply(convolution, torch.relu(hidden), self.recompute)
         # Each layer doubles the side, where the encoder's rounded its half up: what is too much is cut off on both sides.
         cut = (hidden.shape[-1] - self.side) // 2
         hidden = hidden[..., cut : cut + self.side, cut : cut + self.side]
-        return hidden.reshape(*z.shape[:-1], self.side**2)
+        return hidden.reshape(*z.shape[:-1], -1).to(z.dtype)
 
 
-def _side(pixels: int, channels: Sequence[int]) -> int:
-    side = math.isqrt(pixels)
-    if side**2 != pixels:
-        raise ValueError(f"pixels: expected those of a square image, got {pixels}")
+def _units(channels: int, units: int) -> list[nn.Module]:
+    return [ResidualUnit(channels) for _ in range(units)]
+
+
+def _with_units(convolution: nn.Module, before: Sequence[nn.Module] = (), after: Sequence[nn.Module] = ()) -> nn.Module:
+    """The convolution with the residual units of the hidden layer on one side of it."""
+    if before:
+        return nn.Sequential(*before, nn.ReLU(), convolution)
+    return nn.Sequential(convolution, *after) if after else convolution
+
+
+def _apply(layer: nn.Module, hidden: Tensor, recompute: bool) -> Tensor:
+    if recompute and torch.is_grad_enabled():
+        return cast(Tensor, checkpoint(layer, hidden, use_reentrant=False, preserve_rng_state=False))
+    return layer(hidden)
+
+
+def _side(pixels: int, colours: int, channels: Sequence[int]) -> int:
+    side = math.isqrt(pixels // colours)
+    if colours * side**2 != pixels:
+        raise ValueError(f"pixels: expected those of a square image in {colours} colours, got {pixels}")
     if not channels:
         raise ValueError("channels: expected at least one hidden layer, got none")
     return side

@@ -12,7 +12,14 @@ from torch.distributions import Bernoulli, Independent, MultivariateNormal, Norm
 from avb_core.critics import CodeCritic, InnerProductCritic, PairCritic
 from avb_core.decoders import BernoulliDecoder, GaussianDecoder, TargetLikelihood
 from avb_core.flows import AutoregressiveMLP, InverseAutoregressiveFlow
-from avb_core.networks import MLP, ConcatenationMLP, ConvolutionalDecoder, ConvolutionalEncoder, InjectionMLP
+from avb_core.networks import (
+    MLP,
+    ConcatenationMLP,
+    ConvolutionalDecoder,
+    ConvolutionalEncoder,
+    InjectionMLP,
+    ResidualUnit,
+)
 from avb_core.posteriors import (
     AuxiliaryPosterior,
     BasisNoisePosterior,
@@ -112,6 +119,82 @@ def test_convolutions_refuse(network):
         network(12, [2], 3)
     with pytest.raises(ValueError, match="^channels: "):
         network(16, [], 3)
+
+
+def colour_networks(units, recompute=False):
+    """A critic or black box, an encoder and a decoder of 3·8·8 pixels, with what each is called with."""
+    x, b, z = torch.rand(5, 192), torch.randn(2, 5, 4), torch.randn(5, 6)
+    options = {"colours": 3, "units": units, "recompute": recompute}
+    torch.manual_seed(1)
+    return [
+        (ConvolutionalEncoder(192, [4, 6], 3, injected=4, **options), (x, b), (2, 5, 3)),
+        (ConvolutionalEncoder(192, [4, 6], 3, **options), (x,), (5, 3)),
+        (ConvolutionalDecoder(6, [4, 6], 192, numbers=2, **options), (z,), (5, 384)),
+    ]
+
+
+def test_a_residual_unit_by_hand():
+    unit = ResidualUnit(3)
+    x = torch.randn(2, 3, 5, 5)
+    first = nn.functional.conv2d(x.clamp(min=0), unit.first.weight, unit.first.bias, padding=1)
+    second = nn.functional.conv2d(first.clamp(min=0), unit.second.weight, unit.second.bias, padding=1)
+    torch.testing.assert_close(unit(x), x + second)
+
+
+@pytest.mark.parametrize("units", [0, 1, 3])
+def test_every_parameter_of_a_network_in_colour_is_in_use(units):
+    """Each parameter changes the output; so does each entry of each argument: every colour of every pixel."""
+    for module, arguments, shape in colour_networks(units):
+        assert sum(isinstance(each, ResidualUnit) for each in module.modules()) == 2 * units
+        output = module(*arguments)
+        assert output.shape == shape
+        for name, parameter in module.named_parameters():
+            kept = parameter.detach().clone()
+            with torch.no_grad():
+                parameter += 0.1
+            assert not torch.allclose(module(*arguments), output), name
+            with torch.no_grad():
+                parameter.copy_(kept)
+        leaves = [each.clone().requires_grad_() for each in arguments]
+        for gradient in torch.autograd.grad((module(*leaves) * torch.randn(shape)).sum(), leaves):
+            assert (gradient != 0).float().mean() > 0.99
+
+
+def test_colours_are_planes_one_after_another():
+    """As in data.Images: what a network sees in the red plane alone is what a network of one colour sees."""
+    colour, grey = ConvolutionalEncoder(48, [5], 2, colours=3), ConvolutionalEncoder(16, [5], 2)
+    grey.load_state_dict(colour.state_dict() | {"convolutions.0.weight": colour.convolutions[0].weight[:, :1]})
+    red = torch.rand(7, 16)
+    torch.testing.assert_close(colour(torch.cat([red, torch.zeros(7, 32)], dim=1)), grey(red))
+    decoder = ConvolutionalDecoder(2, [5], 48, colours=3, numbers=2)
+    with torch.no_grad():
+        decoder.convolutions[-1].bias.copy_(torch.arange(6.0))
+        decoder.convolutions[-1].weight.zero_()
+    assert torch.equal(decoder(torch.randn(2)), torch.arange(6.0).repeat_interleave(16))
+
+
+def test_layers_that_are_computed_again_have_the_same_gradients():
+    kept, again = colour_networks(2), colour_networks(2, recompute=True)
+    for (one, arguments, _), (other, _, _) in zip(kept, again, strict=True):
+        other.load_state_dict(one.state_dict())
+        for module in (one, other):
+            module(*arguments).square().sum().backward()
+        for (name, a), b in zip(one.named_parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(a.grad, b.grad, msg=name)
+
+
+def test_outputs_have_the_precision_of_the_input_under_autocast():
+    """A loss is summed over thousands of pixels: too many for bfloat16."""
+    for module, arguments, _ in colour_networks(1):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            output = module(*arguments)
+        assert output.dtype == torch.float32
+        torch.testing.assert_close(output, module(*arguments), rtol=0.1, atol=0.02)
+
+
+def test_colours_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="^pixels: .* in 3 colours, got 64"):
+        ConvolutionalEncoder(64, [2], 1, colours=3)
 
 
 def test_injection_reaches_every_hidden_layer():
