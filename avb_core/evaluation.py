@@ -236,6 +236,45 @@ def kl_to_prior_histogram(z: Float[Tensor, "n 2"], bins: int = 40) -> Estimate:
     return Estimate(value, math.sqrt(variance))
 
 
+def kl_to_prior_moments(z: Float[Tensor, "n d"]) -> Estimate:
+    """½ (E|z|² − d − log det Cov z): the least KL(q ‖ N(0, I)) that a q with the mean and covariance of these samples can have.
+
+    It is that of the Gaussian g with q's moments, for KL(q ‖ p) = KL(q ‖ g) + KL(g ‖ p) where log g/p is quadratic: a lower
+    bound in any dimension, blind only to what is not Gaussian. The plug-in value is too large by d (d + 3)/(4n) to first order,
+    which is taken off; the standard error is that of the mean of ½ (|z|² − |z − mean|² in q's own scale). Raises ValueError for
+    another shape, n ≤ d + 1, a direction in which the samples do not vary, or NaN.
+    """
+    require_no_nan("z", z)
+    if z.ndim != 2 or len(z) <= z.shape[-1] + 1:
+        raise ValueError(f"z: expected shape (n, d) with n > d + 1, got {tuple(z.shape)}")
+    z = z.detach().double()
+    n, d = z.shape
+    centred = z - z.mean(0)
+    scale_tril, failed = torch.linalg.cholesky_ex(centred.T @ centred / (n - 1))
+    if failed:
+        raise ValueError("z: the samples do not vary in some direction, so q has no density; its KL is infinite")
+    log_det = 2 * scale_tril.diagonal().log().sum()
+    value = float(0.5 * (z.square().sum(-1).mean() - d - log_det)) - d * (d + 3) / (4 * n)
+    whitened = torch.linalg.solve_triangular(scale_tril, centred.T, upper=False)
+    influence = 0.5 * (z.square().sum(-1) - whitened.square().sum(0))
+    # At q = p the influence vanishes; what then remains is half a χ² of d (d + 3)/2 degrees of freedom over n.
+    return Estimate(value, math.sqrt(float(influence.var()) / n + d * (d + 3) / 4 / n**2))
+
+
+def active_units(posterior: Posterior, x: Float[Tensor, "batch n"], samples: int = 64, threshold: float = 0.01) -> int:
+    """How many latent variables tell images apart: those with Var_x E[z_j | x] above `threshold` (Burda et al., 2016).
+
+    The means are of `samples` codes each, whose own variance, Var[z_j | x]/samples on average, is taken off. Raises ValueError
+    for fewer than two images or samples.
+    """
+    if len(x) < 2 or samples < 2:
+        raise ValueError(f"x, samples: expected at least two images and samples, got {len(x)} and {samples}")
+    few_at_a_time = x.split(max(1, CHUNK // samples))
+    of_each = [(z.mean(0), z.var(0)) for z in (posterior.sample(few, (samples,)).detach() for few in few_at_a_time)]
+    means, variances = (torch.cat(parts) for parts in zip(*of_each, strict=True))
+    return int((means.var(0) - variances.mean(0) / samples > threshold).sum())
+
+
 def energy_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
     """2 E|A − B| − E|A − A′| − E|B − B′| from samples of both (Székely and Rizzo, 2013, eq. 4): 0 only where the laws agree.
 

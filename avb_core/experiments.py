@@ -17,10 +17,12 @@ from avb_core.evaluation import (
     Estimate,
     FittedProposal,
     MomentMatchedProposal,
+    active_units,
     energy_distance,
     iwlb_log_likelihood,
     kl_nearest_neighbour,
     kl_to_prior_histogram,
+    kl_to_prior_moments,
     log_likelihood_quadrature,
 )
 from avb_core.games import AVB
@@ -130,7 +132,8 @@ def measure_images(
     every method is measured by a true bound. `iwlb_fitted` is the bound with a proposal fitted to each image, which does not
     depend on how good the encoder is. `elbo` is that of a posterior with a density, from 64 codes; `elbo_of_critic` is what a
     critic believes, which bounds nothing. `code_std` is the width of the encoder's codes, a mean over latent variables, and
-    `code_std_fitted` that of the fitted Gaussians.
+    `code_std_fitted` that of the fitted Gaussians. `active_units` are the latent variables that tell images apart. Of the codes
+    of all test images together, `kl_moments` is a lower bound on KL(q(z) ‖ p(z)), and `kl_knn` an estimate from up to 5,000.
     """
     x = _batch(test.binarized(), game, images)
     fitted = FittedProposal(game.posterior, game.decoder)
@@ -148,7 +151,15 @@ def measure_images(
         values["elbo"] = torch.stack(one_sample).mean(0)
     if isinstance(game, AVB):
         values["elbo_of_critic"] = log_px_given_z - game.log_ratio(x, z)
-    measured: dict[str, Any] = {"importance_samples": k, "images": len(x)}
+    codes = torch.cat([game.posterior.sample(few) for few in _batch(test.binarized(), game, len(test)).split(1000)])
+    some = codes[:5000]
+    measured: dict[str, Any] = {
+        "importance_samples": k,
+        "images": len(x),
+        "active_units": active_units(game.posterior, x),
+        "kl_moments": asdict(kl_to_prior_moments(codes)),
+        "kl_knn": kl_nearest_neighbour(some, torch.randn_like(some)),
+    }
     if annealed:
         annealing = annealing or Annealing()
         values["ais"], _ = _anneal(game, x[:annealed], annealing)

@@ -15,9 +15,11 @@ from avb_core.evaluation import (
     Estimate,
     FittedProposal,
     MomentMatchedProposal,
+    active_units,
     iwlb_log_likelihood,
     kl_nearest_neighbour,
     kl_to_prior_histogram,
+    kl_to_prior_moments,
     log_likelihood_quadrature,
 )
 from avb_core.gaussian import kl_diagonal, kl_full, kl_standard_normal
@@ -386,6 +388,64 @@ def test_histogram_against_the_closed_form(mean, std):
 def test_histogram_refuses(z):
     with pytest.raises(ValueError, match="^z: "):
         kl_to_prior_histogram(z)
+
+
+@pytest.mark.parametrize("shift, widen", [(0.0, 1.0), (0.3, 1.0), (0.2, 1.4)])
+def test_moments_against_the_closed_form(shift, widen):
+    """For Gaussians with correlations the bound is the KL itself, to its reported standard error over repeats."""
+    d, n, repeats = 6, 2000, 40
+    scale_tril = widen * torch.eye(d, dtype=torch.float64)
+    scale_tril[3, 1] = 0.0 if shift == 0 else 0.5
+    mean = torch.full((d,), shift, dtype=torch.float64)
+    estimates = [
+        kl_to_prior_moments(mean + torch.randn(n, d, dtype=torch.float64) @ scale_tril.T) for _ in range(repeats)
+    ]
+    values = np.array([estimate.value for estimate in estimates])
+    truth = float(kl_full(mean, scale_tril, torch.zeros_like(mean), torch.eye(d, dtype=torch.float64)))
+    stderr = float(np.mean([estimate.stderr for estimate in estimates]))
+    assert abs(values.mean() - truth) < 4 * stderr / math.sqrt(repeats)
+    assert 0.6 < values.std(ddof=1) / stderr < 1.5
+
+
+def test_moments_bound_what_is_not_gaussian():
+    """Two clusters: the bound is that of the Gaussian with their moments, and the KL itself is above it."""
+    mean, std = 2.0, 0.5
+    z = torch.cat([torch.randn(20_000, 1) * std + mean, torch.randn(20_000, 1) * std - mean])
+    grid = np.linspace(-8, 8, 20_001)
+    density = 0.5 * (stats.norm.pdf(grid, mean, std) + stats.norm.pdf(grid, -mean, std))
+    truth = np.trapezoid(density * (np.log(density) - stats.norm.logpdf(grid)), grid)
+    bound = 0.5 * (mean**2 + std**2 - 1 - math.log(mean**2 + std**2))
+    estimate = kl_to_prior_moments(z)
+    assert abs(estimate.value - bound) < 5 * estimate.stderr
+    assert estimate.value + 5 * estimate.stderr < truth
+
+
+@pytest.mark.parametrize(
+    "z",
+    [torch.randn(5, 4), torch.randn(20), torch.zeros(20, 2), torch.full((20, 2), math.nan)],
+    ids=["few", "no-axis", "no-variation", "nan"],
+)
+def test_moments_refuse(z):
+    with pytest.raises(ValueError, match="^z: "):
+        kl_to_prior_moments(z)
+
+
+@pytest.mark.parametrize("batch", [2**15, 200])
+def test_active_units(batch, monkeypatch):
+    """Means that vary by 0, by too little and by enough, under widths that dwarf all of these: their own noise is taken off."""
+    monkeypatch.setattr(evaluation, "CHUNK", batch)
+    slopes = torch.tensor([0.0, 0.05, 0.2, 1.0])
+
+    class Spread(Posterior):
+        latent_dim = 4
+
+        def sample(self, x, shape=()):
+            return x * slopes + torch.randn(*shape, len(x), 4)
+
+    # 0.05² is below the threshold 0.01 and 0.2² above it; the noise of a mean of 64 alone would be 1/64 = 0.016.
+    assert active_units(Spread(), torch.randn(5000, 1)) == 2
+    with pytest.raises(ValueError, match="^x, samples: "):
+        active_units(Spread(), torch.randn(1, 1))
 
 
 def test_estimates():
