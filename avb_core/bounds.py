@@ -30,6 +30,16 @@ def iwlb(log_weights: Float[Tensor, "k *batch"]) -> Float[Tensor, "*batch"]:
     return log_weights.logsumexp(0) - math.log(log_weights.shape[0])
 
 
+def bits_per_dimension(log_likelihood: float, dimensions: int) -> float:
+    """−log₂ p(x) per dimension from a log-probability in nats, such as that of an image's levels over all pixels and colours.
+
+    A lower bound on the log-likelihood gives an upper bound. Raises ValueError for dimensions < 1.
+    """
+    if dimensions < 1:
+        raise ValueError(f"dimensions: expected at least 1, got {dimensions}")
+    return -log_likelihood / (dimensions * math.log(2))
+
+
 def _require_log_weights(log_weights: Tensor) -> None:
     require_floating("log_weights", log_weights)
     if log_weights.shape[0] == 0:

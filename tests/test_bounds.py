@@ -12,7 +12,7 @@ from scipy import special
 from torch.autograd import gradcheck
 from torch.distributions import Independent, MultivariateNormal, Normal
 
-from avb_core.bounds import elbo, iwlb
+from avb_core.bounds import bits_per_dimension, elbo, iwlb
 from avb_core.testbeds import DiscreteModel, LinearGaussian
 
 REPEATABLE = settings(derandomize=True, database=None, deadline=None, max_examples=100)
@@ -199,3 +199,11 @@ def test_half_precision_with_many_samples(dtype):
 def test_bad_input_is_named(bound, bad):
     with pytest.raises(ValueError, match="^log_weights: "):
         bound(bad)
+
+
+def test_bits_per_dimension():
+    """A uniform choice among 256 levels costs 8 bits; that among the four points half a bit for each pixel."""
+    assert bits_per_dimension(12 * -math.log(256), 12) == pytest.approx(8)
+    assert bits_per_dimension(-math.log(4), 4) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="^dimensions: .* got 0"):
+        bits_per_dimension(-1.0, 0)

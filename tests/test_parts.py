@@ -10,7 +10,13 @@ from torch import nn
 from torch.distributions import Bernoulli, Independent, MultivariateNormal, Normal
 
 from avb_core.critics import CodeCritic, InnerProductCritic, PairCritic
-from avb_core.decoders import BernoulliDecoder, GaussianDecoder, TargetLikelihood
+from avb_core.decoders import (
+    BernoulliDecoder,
+    DequantizedGaussianDecoder,
+    DiscretizedLogisticDecoder,
+    GaussianDecoder,
+    TargetLikelihood,
+)
 from avb_core.flows import AutoregressiveMLP, InverseAutoregressiveFlow
 from avb_core.networks import (
     MLP,
@@ -413,6 +419,119 @@ def test_gaussian_decoder_samples_its_law():
 def test_gaussian_decoder_needs_a_positive_std(std):
     with pytest.raises(ValueError, match="^std: "):
         GaussianDecoder(nn.Identity(), std=std)
+
+
+LEVELS = torch.arange(256) / 255
+every_intensity_decoder = pytest.mark.parametrize("kind", [DiscretizedLogisticDecoder, DequantizedGaussianDecoder])
+# Centre and scale, from a fraction of a level to far wider than all of them, inside and outside of what there is.
+PIXELS = [(0.5, 0.1), (0.301, 0.002), (0.0, 0.05), (1.0, 0.05), (-0.4, 0.02), (1.7, 0.3), (0.5, 30.0)]
+
+
+def one_pixel(kind, centre, scale):
+    """A decoder of a single pixel whose code is (centre, scale) in the network's own terms; and that code."""
+    raw = math.log(scale - kind.MINIMUM) - kind.START
+    return kind(nn.Identity()), torch.tensor([centre - 0.5, raw], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("centre, scale", PIXELS)
+def test_discretized_logistic_against_scipy(centre, scale):
+    """The probabilities of all 256 levels are differences of SciPy's distribution function, and sum to 1."""
+    decoder, z = one_pixel(DiscretizedLogisticDecoder, centre, scale)
+    ours = decoder.log_prob(LEVELS.double()[:, None], z)
+    edges = np.concatenate([[-np.inf], (np.arange(255) + 0.5) / 255, [np.inf]])
+    # The survival function keeps the digits where the distribution function is near 1.
+    cells = np.where(
+        edges[1:] < centre,
+        np.diff(stats.logistic.cdf(edges, centre, scale)),
+        -np.diff(stats.logistic.sf(edges, centre, scale)),
+    )
+    np.testing.assert_allclose(ours.exp(), cells, rtol=1e-8)
+    assert float(ours.logsumexp(0)) == pytest.approx(0, abs=1e-12)
+    single = decoder.log_prob(LEVELS[:, None], z.float())
+    torch.testing.assert_close(single.double(), ours, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("centre, scale", PIXELS)
+def test_dequantized_gaussian_against_quadrature(centre, scale):
+    """The closed form is the mean of the log-density over a level's cell, at most the log of the cell's share."""
+    decoder, z = one_pixel(DequantizedGaussianDecoder, centre, scale)
+    ours = decoder.log_prob(LEVELS.double()[:, None], z)
+    nodes, weights = np.polynomial.legendre.leggauss(20)
+    y = (np.arange(256)[:, None] + (nodes + 1) / 2) / 256
+    mean = stats.norm.logpdf(y, centre, scale) @ weights / 2 - math.log(256)
+    np.testing.assert_allclose(ours, mean, rtol=1e-9)
+    edges = np.arange(257) / 256
+    cells = stats.norm.logcdf(edges, centre, scale)
+    share = -np.expm1(cells[:-1] - cells[1:])
+    seen = share > 0  # elsewhere the distribution function has no digits left
+    log_cell = cells[1:][seen] + np.log(share[seen])
+    assert seen.any() and (ours.numpy()[seen] <= log_cell + 1e-7 * abs(log_cell)).all()
+    assert float(ours.logsumexp(0)) < 1e-12, "the levels' shares exceed 1"
+    if (centre, scale) == (0.5, 0.1):
+        assert float(ours.logsumexp(0)) > -1e-3, "a wide density within [0, 1] should lose next to nothing"
+
+
+@every_intensity_decoder
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("scales", [None, 1, 3, 12])
+def test_intensity_decoders(kind, batch, scales):
+    """Sums over pixels, with broadcast codes; each scale serves its own pixels; gradients reach everything."""
+    decoder = kind(MLP(2, [8], kind.numbers(scales) * 12), scales)
+    if decoder.log_scale is not None:
+        with torch.no_grad():
+            decoder.log_scale.normal_()
+    x, z = LEVELS[torch.randint(256, (*batch, 12))], torch.randn(4, *batch, 2)
+    ours = decoder.log_prob(x, z)
+    centre, scale = decoder.centre_and_scale(z)
+    assert ours.shape == (4, *batch) and centre.shape == (*z.shape[:-1], 12)
+    by_pixel = []
+    for pixel in range(12):
+        alone, code = one_pixel(kind, 0.5, 0.1)
+        at = torch.stack(
+            [centre[..., pixel] - 0.5, (scale.expand_as(centre)[..., pixel] - kind.MINIMUM).log() - kind.START], -1
+        )
+        assert code.shape == at.shape[-1:]
+        by_pixel.append(alone.log_prob(x[..., pixel : pixel + 1], at))
+    torch.testing.assert_close(ours, sum(by_pixel), rtol=1e-3, atol=1e-3)
+    if scales is not None:
+        assert len(set(scale.tolist())) == scales and scale.reshape(scales, -1).std(1, correction=0).max() < 1e-7
+    mean, sample = decoder.mean(z), decoder.sample(z)
+    assert mean.shape == sample.shape == centre.shape
+    assert bool(((mean >= 0) & (mean <= 1) & (sample >= 0) & (sample <= 1)).all())
+    torch.testing.assert_close(255 * sample, (255 * sample).round(), atol=1e-4, rtol=0)
+    assert gradients_reach_every_parameter(decoder, ours.sum())
+
+
+@every_intensity_decoder
+def test_intensities_are_sampled_from_their_law(kind):
+    """Frequencies of levels against the probabilities of the law: exact for the logistic one, of its cells for the Gaussian."""
+    decoder, z = one_pixel(kind, 0.9, 0.1)
+    n = 20_000
+    levels = (255 * decoder.sample(z.expand(n, 2))).round().long().flatten()
+    probability = decoder.log_prob(LEVELS.double()[:, None], z).exp()
+    if kind is DequantizedGaussianDecoder:
+        cdf = torch.from_numpy(stats.norm.cdf(np.arange(1, 256) / 256, 0.9, 0.1))
+        probability = torch.diff(torch.cat([torch.zeros(1), cdf, torch.ones(1)]))
+    blocks = torch.tensor([0, 160, 190, 210, 220, 230, 240, 250, 255])
+    expected = n * torch.stack([part.sum() for part in probability.tensor_split(blocks[1:])])
+    found = torch.stack([(torch.bucketize(levels, blocks[1:], right=True) == i).sum() for i in range(len(blocks))])
+    assert stats.chisquare(found, expected * n / expected.sum()).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("centre, scale", PIXELS)
+def test_the_mean_of_a_discretized_logistic(centre, scale):
+    decoder, z = one_pixel(DiscretizedLogisticDecoder, centre, scale)
+    exact = (decoder.log_prob(LEVELS.double()[:, None], z).exp() * LEVELS).sum()
+    assert abs(float(decoder.mean(z)) - float(exact)) < 0.5 / 255
+    if scale > 1 / 255:
+        assert float(decoder.mean(z)) == pytest.approx(float(exact), abs=1e-4)
+
+
+def test_scales_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="^scales: .* got 0"):
+        DiscretizedLogisticDecoder(nn.Identity(), scales=0)
+    with pytest.raises(ValueError, match="^scales: expected a divisor of the 4 pixels, got 3"):
+        DiscretizedLogisticDecoder(nn.Identity(), scales=3).mean(torch.zeros(4))
 
 
 def test_a_mean_over_pixels_is_not_the_log_density():
