@@ -5,6 +5,7 @@ import os
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from avb_core.training import TrainingConfig, train
 BOOK = Path(__file__).parents[1] / "book.toml"
 TRAINING_FIELDS = {field.name for field in fields(TrainingConfig)}
 ARCHITECTURE_FIELDS = {field.name for kind in (FullyConnected, Convolutional) for field in fields(kind)} - {"pixels"}
+LIKELIHOOD_FIELDS = {"likelihood", "scales"}  # of pictures, see experiments.intensities
+NOT_OF_THE_GAME = TRAINING_FIELDS | ARCHITECTURE_FIELDS | LIKELIHOOD_FIELDS
 
 
 def profile() -> str:
@@ -54,17 +57,21 @@ class Recipe:
         """How the game is trained."""
         return TrainingConfig(**{key: self.settings[key] for key in self.settings.keys() & TRAINING_FIELDS}, seed=seed)
 
-    def build(self, seed: int = 0) -> LatentVariableGame:
-        """The game with fresh weights; the global random state is left as it was."""
-        of_game = {key: self.settings[key] for key in self.settings.keys() - TRAINING_FIELDS - ARCHITECTURE_FIELDS}
+    def build(self, seed: int = 0, features: int | None = None) -> LatentVariableGame:
+        """The game with fresh weights; the global random state is left as it was.
+
+        It takes data of so many `features` as are given, or of those that the experiment's data have on this machine.
+        """
+        of_game = {key: self.settings[key] for key in self.settings.keys() - NOT_OF_THE_GAME}
         kind = ARCHITECTURES[of_game.pop("architecture", "fully_connected")]
         of_networks = {key: self.settings[key] for key in self.settings.keys() & ARCHITECTURE_FIELDS}
         with torch.random.fork_rng(devices=[]):
-            features = self.data("test").batch(torch.arange(1)).shape[-1]
+            features = features or self.data("test").batch(torch.arange(1)).shape[-1]
             torch.manual_seed(seed)
             networks = kind(features, **of_networks)
-            latent_dim = of_game["latent_dim"]
-            return GAMES[self.game](networks, lambda: self.definition.likelihood(networks, latent_dim), **of_game)
+            of_likelihood = {key: self.settings[key] for key in self.settings.keys() & LIKELIHOOD_FIELDS}
+            likelihood = partial(self.definition.likelihood, networks, of_game["latent_dim"], **of_likelihood)
+            return GAMES[self.game](networks, likelihood, **of_game)
 
 
 def recipe(
@@ -147,23 +154,32 @@ def evaluate(folder: Path, *, device: torch.device | str = "cpu", **options: Any
     What a critic believes is left out, for critics are not stored. Raises FileNotFoundError or CorruptFile where result or
     weights are missing or altered, and ValueError for an option that the experiment does not have.
     """
-    stored = read_json(Path(folder) / "result.json")
-    of = Recipe(stored["experiment"], stored["game"], stored["profile"], stored["settings"])
+    of = recipe_of(folder)
     _require_options(of, options)
     game = load_model(of, folder).to(device)
     with torch.random.fork_rng([device] if torch.device(device).type == "cuda" else []):
-        torch.manual_seed(stored["seed"])
+        torch.manual_seed(read_json(Path(folder) / "result.json")["seed"])
         measured, _ = of.definition.measure(game, **options)
     return {name: value for name, value in measured.items() if name != "elbo_of_critic"}
 
 
-def load_model(of: Recipe, folder: Path) -> LatentVariableGame:
+def recipe_of(folder: Path) -> Recipe:
+    """What the finished run in `folder` was made by, with the settings of then.
+
+    Raises FileNotFoundError or CorruptFile where its result is missing or altered.
+    """
+    stored = read_json(Path(folder) / "result.json")
+    return Recipe(stored["experiment"], stored["game"], stored["profile"], stored["settings"])
+
+
+def load_model(of: Recipe, folder: Path, features: int | None = None) -> LatentVariableGame:
     """The game of a finished run with its trained encoder and decoder (a critic, if any, stays untrained).
 
-    Raises FileNotFoundError or CorruptFile where the weights are missing or altered.
+    `features` is how many numbers its data have each, where those are not at hand: MNIST's images have 784, also on a machine
+    without MNIST. Raises FileNotFoundError or CorruptFile where the weights are missing or altered.
     """
     tensors, _ = load_tensors(Path(folder) / "model.safetensors")
-    game = of.build()
+    game = of.build(features=features)
     for part in ("posterior", "decoder"):
         weights = {
             name.removeprefix(f"{part}/"): value for name, value in tensors.items() if name.startswith(f"{part}/")

@@ -21,6 +21,7 @@ extensions = [
     "sphinx_togglebutton",
     "sphinx_multitoc_numbering",
     "tools.site_nodes",
+    "tools.site_explorers",
 ]
 nb_execution_mode = "off"  # the stored outputs are what the tests verify
 nb_merge_streams = True
@@ -30,6 +31,7 @@ nb_code_prompt_hide = "Hide the code"
 nb_ipywidgets_js = {}  # sliders are stored as still pictures
 myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath"]
 bibtex_bibfiles = [str(CHAPTERS / "references.bib")]
+bibtex_reference_style = "author_year"
 numfig = True
 numfig_format = {"figure": "Figure %s"}
 math_number_all = False
