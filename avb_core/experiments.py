@@ -3,16 +3,26 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from avb_core import data
+from avb_core import data, faces
 from avb_core.annealing import Annealing, ais_log_likelihood
-from avb_core.decoders import BernoulliDecoder, Decoder, Likelihood, TargetLikelihood
+from avb_core.bounds import bits_per_dimension
+from avb_core.celeba import celeba
+from avb_core.decoders import (
+    BernoulliDecoder,
+    Decoder,
+    DequantizedGaussianDecoder,
+    DiscretizedLogisticDecoder,
+    IntensityDecoder,
+    Likelihood,
+    TargetLikelihood,
+)
 from avb_core.evaluation import (
     Estimate,
     FittedProposal,
@@ -28,6 +38,7 @@ from avb_core.evaluation import (
 from avb_core.games import AVB
 from avb_core.gaussian import log_prob_standard_normal
 from avb_core.models import Architecture, LatentVariableGame
+from avb_core.pictures import LinearReadout, nearest_neighbours, sharpness, sliced_wasserstein
 from avb_core.posteriors import ExplicitPosterior
 from avb_core.testbeds import EightSchools, NoisyRadius
 
@@ -210,6 +221,200 @@ def _batch(images: data.Images, game: LatentVariableGame, n: int) -> Tensor:
     return images.to(device).batch(torch.arange(min(n, len(images))))
 
 
+# --- pictures in colour -----------------------------------------------------------------------------------------------
+
+PICTURE_LIKELIHOODS: Mapping[str, type[IntensityDecoder]] = {
+    "logistic": DiscretizedLogisticDecoder,
+    "gaussian": DequantizedGaussianDecoder,
+}
+# Codes, with the pictures that they decode to, that are held at a time.
+PICTURES_AT_A_TIME = 256
+
+
+def intensities(
+    networks: Architecture, latent_dim: int, likelihood: str = "logistic", scales: int | None = None
+) -> Likelihood:
+    """Pixels of 256 levels, with one of the `PICTURE_LIKELIHOODS`; `scales` as in `decoders.IntensityDecoder`."""
+    if likelihood not in PICTURE_LIKELIHOODS:
+        raise ValueError(f"likelihood: expected one of {', '.join(PICTURE_LIKELIHOODS)}, got {likelihood!r}")
+    kind = PICTURE_LIKELIHOODS[likelihood]
+    return kind(networks.to_image(latent_dim, kind.numbers(scales)), scales)
+
+
+@torch.no_grad()
+def watch_pictures(game: Any, test: data.Images) -> dict[str, float]:
+    """How well test pictures are reconstructed while training, and how sharp the generated ones are beside them."""
+    x = _batch(test, game, len(test))
+    z = game.posterior.sample(x)
+    generated = decoded(game.decoder, torch.randn_like(z))
+    shape = _planes(test)
+    watched = {
+        "test_mse": float((decoded(game.decoder, z) - x).square().mean()),
+        "sharpness": float(sharpness(generated, shape).mean() / sharpness(x, shape).mean()),
+    }
+    if isinstance(game.decoder, Likelihood):
+        watched["test_reconstruction_bits"] = bits_per_dimension(float(game.decoder.log_prob(x, z).mean()), x.shape[-1])
+    return watched
+
+
+@torch.no_grad()
+def measure_pictures(
+    game: Any,
+    of: Callable[[data.Split], data.Images],
+    attributes_of: Callable[[data.Split], Tensor] | None = None,
+    k: int = 50,
+    images: int = 500,
+    bounded: int = 32,
+    annealed: int = 4,
+    annealing: Annealing | None = None,
+) -> Measured:
+    """What a model of pictures is worth: likelihood, reconstruction, and its own pictures beside held-out ones.
+
+    Of the first `bounded` test pictures: `bits_per_dimension`, from the best of the bounds that `measure_images` has, which are
+    in nats: `iwlb`, `iwlb_fitted`, and for the first `annealed` of them `ais`. Of the first `images`: `mse` and `mae` of the
+    reconstruction, per pixel and colour, intensities from 0 to 1. Pictures are means of p(x|z), without single pixels' noise.
+
+    `feature_distance` is `pictures.sliced_wasserstein` of as many generated pictures to them, a mean over scales and over three
+    sets of pictures, whose spread gives the error; `feature_distance_floor` is that of as many training pictures. `sharpness`
+    of generated pictures, and of reconstructions, is relative to the test pictures'. `nearest_training` is the median distance
+    of a generated picture to the nearest training picture, relative to that of a held-out one: far below 1 it tells of learning
+    by heart.
+
+    Where attributes are known, `attributes` tells what share of the variance of each a linear function of the code explains on
+    held-out faces, `interpolation` how far pictures decoded half way between two faces' codes are from the true face half way
+    (root mean square), and `crossfade` how far the mean of the two pictures is.
+
+    The tensors are values of each picture, and pictures in levels from 0 to 255: `generated`, and of drawn faces alone
+    `reconstructed`.
+    """
+    test, train = of("test"), of("train")
+    shape, x = _planes(test), _batch(test, game, images)
+    z = torch.cat([game.posterior.sample(few) for few in x.split(PICTURES_AT_A_TIME)])
+    reconstructed = decoded(game.decoder, z)
+    error = reconstructed - x
+    values = {"mse": error.square().mean(-1), "mae": error.abs().mean(-1)}
+    measured: dict[str, Any] = {"images": len(x), "bounded": min(bounded, len(x)), "importance_samples": k}
+    if isinstance(game.decoder, Likelihood):
+        bounds = _bounds_on_pictures(game, x[:bounded], k, annealed, annealing or Annealing(100, 2, 4))
+        if isinstance(game, AVB):
+            bounds["elbo_of_critic"] = game.decoder.log_prob(x[:bounded], z[:bounded]) - game.log_ratio(
+                x[:bounded], z[:bounded]
+            )
+        best = Estimate.of_mean(torch.maximum(bounds["iwlb"], bounds["iwlb_fitted"]))
+        if annealed:
+            best = _improved_mean(torch.maximum(bounds["iwlb"], bounds["iwlb_fitted"]), bounds["ais"])
+        in_bits = bits_per_dimension(1.0, x.shape[-1])
+        measured["log_likelihood"] = asdict(best)
+        measured["bits_per_dimension"] = asdict(Estimate(best.value * in_bits, -best.stderr * in_bits))
+        values |= bounds
+
+    sets = [decoded(game.decoder, torch.randn_like(z)) for _ in range(3)]
+    others = _batch(train, game, len(x))
+    values["sharpness"] = sharpness(sets[0], shape) / sharpness(x, shape).mean()
+    values["sharpness_reconstructed"] = sharpness(reconstructed, shape) / sharpness(x, shape).mean()
+    by_scale = [sliced_wasserstein(each, x[: len(each)], shape) for each in sets]
+    floor = sliced_wasserstein(others, x[: len(others)], shape)
+    measured["feature_distance"] = asdict(
+        Estimate.of_mean(torch.tensor([sum(each.values()) / len(each) for each in by_scale]))
+    )
+    measured["feature_distance_floor"] = sum(floor.values()) / len(floor)
+    measured["feature_distance_by_scale"] = {
+        str(side): {"generated": sum(each[side] for each in by_scale) / 3, "floor": floor[side]} for side in floor
+    }
+    few = min(100, len(x))
+    nearest, _ = nearest_neighbours(sets[0][:few], train.pixels)
+    of_held_out, _ = nearest_neighbours(x[:few], train.pixels)
+    measured["nearest_training"] = float(nearest.median() / of_held_out.median())
+
+    tensors = {"generated": _levels(sets[0][:64])}
+    if attributes_of is not None:
+        tensors["reconstructed"] = _levels(reconstructed[:32])
+        measured |= _known_attributes(game, train, test, attributes_of)
+    per_image = {name: value.float() for name, value in values.items()}
+    measured |= {name: asdict(Estimate.of_mean(value)) for name, value in per_image.items()}
+    return measured, per_image | tensors
+
+
+def decoded(decoder: Any, z: Float[Tensor, "n d"]) -> Float[Tensor, "n pixels"]:
+    """The pictures of codes: the mean of p(x|z), or what an implicit decoder draws; few at a time."""
+    picture = decoder.mean if isinstance(decoder, Decoder) else decoder.sample
+    return torch.cat([picture(few) for few in z.split(PICTURES_AT_A_TIME)])
+
+
+def interpolated(
+    game: Any, a: Float[Tensor, "n pixels"], b: Float[Tensor, "n pixels"], steps: int = 8
+) -> Float[Tensor, "n steps pixels"]:
+    """Pictures on the way from a to b: decoded from codes on the straight line between their codes, ends included."""
+    from_, to = mean_codes(game, a), mean_codes(game, b)
+    way = torch.linspace(0, 1, steps).to(from_)[:, None]
+    codes = (1 - way) * from_[:, None] + way * to[:, None]
+    return decoded(game.decoder, codes.flatten(0, 1)).unflatten(0, (len(a), steps))
+
+
+def mean_codes(game: Any, x: Float[Tensor, "n pixels"], samples: int = 16) -> Float[Tensor, "n d"]:
+    """The mean of the encoder's codes for each picture, from so many samples."""
+    return torch.cat([game.posterior.sample(few, (samples,)).mean(0) for few in x.split(PICTURES_AT_A_TIME // samples)])
+
+
+def _bounds_on_pictures(
+    game: LatentVariableGame, x: Float[Tensor, "n pixels"], k: int, annealed: int, annealing: Annealing
+) -> dict[str, Float[Tensor, "n"]]:
+    """Lower bounds on log p(x), few pictures at a time, since each takes hundreds of times its own memory."""
+    fitted, own = FittedProposal(game.posterior, game.decoder), _proposal(game)
+    pieces = x.split(8)
+    bounds = {
+        name: torch.cat([iwlb_log_likelihood(game.decoder, proposal, few, k, PICTURES_AT_A_TIME) for few in pieces])
+        for name, proposal in (("iwlb", own), ("iwlb_fitted", fitted))
+    }
+    if isinstance(game.posterior, ExplicitPosterior):
+        draws = [iwlb_log_likelihood(game.decoder, game.posterior, x, 1, PICTURES_AT_A_TIME) for _ in range(16)]
+        bounds["elbo"] = torch.stack(draws).mean(0)
+    if annealed:
+        bounds["ais"], _ = _anneal(game, x[:annealed], annealing)
+    return bounds
+
+
+def _known_attributes(
+    game: Any, train: data.Images, test: data.Images, attributes_of: Callable[[data.Split], Tensor], pairs: int = 50
+) -> dict[str, Any]:
+    device = next(game.parameters()).device
+    sets: tuple[tuple[data.Images, data.Split, int], ...] = (
+        (train, "train", min(2000, len(train))),
+        (test, "test", min(1000, len(test))),
+    )
+    seen, held_out = (
+        (mean_codes(game, _batch(images, game, n)), attributes_of(split)[:n].to(device)) for images, split, n in sets
+    )
+    explained = LinearReadout.fit(*seen).r_squared(*held_out)
+    pairs = min(pairs, len(held_out[0]) // 2)
+    a, b = (_batch(test, game, 2 * pairs)[half::2] for half in (0, 1))
+    between = (held_out[1][0 : 2 * pairs : 2] + held_out[1][1 : 2 * pairs : 2]) / 2
+    # Glasses are put on at 0, where a face half way may fall on either side; those pairs would not have one true answer.
+    glasses = held_out[1][: 2 * pairs, faces.ATTRIBUTES.index("glasses")].reshape(-1, 2) > 0
+    same = glasses[:, 0] == glasses[:, 1]
+    truth = faces.draw(between.cpu()).to(device)
+    middle = interpolated(game, a, b, steps=3)[:, 1]
+    return {
+        "attributes": dict(zip(faces.ATTRIBUTES, map(float, explained), strict=True)),
+        "interpolation": _root_mean_square(middle[same] - truth[same]),
+        "crossfade": _root_mean_square((a + b)[same] / 2 - truth[same]),
+    }
+
+
+def _root_mean_square(error: Tensor) -> dict[str, float]:
+    return asdict(Estimate.of_mean(error.square().mean(-1).sqrt()))
+
+
+def _levels(pictures: Float[Tensor, "n pixels"]) -> Tensor:
+    return (255 * pictures).round().clamp(0, 255).to(torch.uint8)
+
+
+def _planes(images: data.Images) -> tuple[int, int, int]:
+    """Colours, height and width."""
+    *colours, height, width = images.shape
+    return (colours[0] if colours else 1), height, width
+
+
 # --- one posterior to infer -------------------------------------------------------------------------------------------
 
 
@@ -303,6 +508,25 @@ def on_images(images: Callable[[data.Split], data.Images]) -> Experiment:
     )
 
 
+def on_pictures(
+    images: Callable[[data.Split], data.Images], attributes_of: Callable[[data.Split], Tensor] | None = None
+) -> Experiment:
+    """An experiment on pictures in colour, whose attributes may be known."""
+    images = cache(images)  # which may have to be drawn
+    return Experiment(
+        images,
+        intensities,
+        lambda: partial(watch_pictures, test=images("test").first(100)),
+        partial(measure_pictures, of=images, attributes_of=attributes_of),
+    )
+
+
+def drawn_faces(training: int, test: int) -> Experiment:
+    """An experiment on so many faces of the book's own."""
+    numbers: Mapping[str, int] = {"train": training, "test": test}
+    return on_pictures(lambda split: faces.faces(split, numbers[split]), faces.attributes_of)
+
+
 def on_target(target: Target) -> Experiment:
     """An experiment that infers one posterior."""
     return Experiment(
@@ -323,5 +547,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     # The same images, each with networks of its own in book.toml.
     **{name: on_images(data.mnist_or_digits) for name in ("mnist", "mnist_conv8", "mnist_conv32")},
     "binarized_mnist": on_images(data.binarized_mnist),
+    "celeba": on_pictures(celeba),
+    "faces": drawn_faces(2000, 500),  # drawn within seconds
+    "many_faces": drawn_faces(20_000, 2000),
     **{name: on_target(target) for name, target in TARGETS.items()},
 }

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from torch import nn
 
-from avb_core.critics import CodeCritic, InnerProductCritic
+from avb_core.critics import CodeCritic, Critic, InnerProductCritic, PairCritic
 from avb_core.decoders import Likelihood
 from avb_core.flows import InverseAutoregressiveFlow
 from avb_core.games import AVB, IWAE, VAE, AdaptiveContrastAVB
@@ -40,8 +40,11 @@ class Architecture(Protocol):
     def of_image_and(self, inputs: int, outputs: int) -> nn.Module:
         """(x, b) → outputs, for a vector b of so many inputs: noise, or a code."""
 
-    def to_image(self, latent_dim: int) -> nn.Module:
-        """z → one number for each pixel."""
+    def to_image(self, latent_dim: int, numbers: int = 1) -> nn.Module:
+        """z → so many numbers for each pixel, the first of all pixels, then the second."""
+
+    def critic(self, inputs: int) -> nn.Module:
+        """(x, b) → one output, for a critic that is a single network."""
 
 
 @dataclass(frozen=True)
@@ -62,26 +65,44 @@ class FullyConnected:
     def of_image_and(self, inputs: int, outputs: int) -> nn.Module:
         return (InjectionMLP if self.inject else ConcatenationMLP)((self.pixels, inputs), self.widths, outputs)
 
-    def to_image(self, latent_dim: int) -> nn.Module:
-        return MLP(latent_dim, self.widths, self.pixels)
+    def to_image(self, latent_dim: int, numbers: int = 1) -> nn.Module:
+        return MLP(latent_dim, self.widths, numbers * self.pixels)
+
+    def critic(self, inputs: int) -> nn.Module:
+        return self.of_image_and(inputs, 1)
 
 
 @dataclass(frozen=True)
 class Convolutional:
-    """Convolutions of stride 2, into whose every hidden layer a second argument enters (Mescheder et al., section 4)."""
+    """Convolutions of stride 2, into whose every hidden layer a second argument enters (Mescheder et al., section 4).
+
+    For celebA, `colours` = 3 and the hidden layers of encoder and decoder have three residual `units` each; those of a critic
+    have none. `recompute` saves memory at the price of time.
+    """
 
     pixels: int
     widths: Sequence[int]
     channels: Sequence[int]
+    colours: int = 1
+    units: int = 0
+    recompute: bool = False
 
     def of_image(self, outputs: int) -> nn.Module:
-        return ConvolutionalEncoder(self.pixels, self.channels, outputs)
+        return self._encoder(outputs, 0, self.units)
 
     def of_image_and(self, inputs: int, outputs: int) -> nn.Module:
-        return ConvolutionalEncoder(self.pixels, self.channels, outputs, injected=inputs)
+        return self._encoder(outputs, inputs, self.units)
 
-    def to_image(self, latent_dim: int) -> nn.Module:
-        return ConvolutionalDecoder(latent_dim, self.channels, self.pixels)
+    def to_image(self, latent_dim: int, numbers: int = 1) -> nn.Module:
+        return ConvolutionalDecoder(
+            latent_dim, self.channels, self.pixels, self.colours, numbers, self.units, self.recompute
+        )
+
+    def critic(self, inputs: int) -> nn.Module:
+        return self._encoder(1, inputs, 0)
+
+    def _encoder(self, outputs: int, injected: int, units: int) -> nn.Module:
+        return ConvolutionalEncoder(self.pixels, self.channels, outputs, injected, self.colours, units, self.recompute)
 
 
 @dataclass(frozen=True)
@@ -97,7 +118,10 @@ class NoImage:
     def of_image_and(self, inputs: int, outputs: int) -> nn.Module:
         return ConcatenationMLP((self.pixels, inputs), self.widths, outputs)
 
-    def to_image(self, latent_dim: int) -> nn.Module:
+    def critic(self, inputs: int) -> nn.Module:
+        return self.of_image_and(inputs, 1)
+
+    def to_image(self, latent_dim: int, numbers: int = 1) -> nn.Module:
         raise TypeError("architecture: an experiment with a target to infer has no decoder")
 
 
@@ -171,10 +195,12 @@ def build_aae(networks: Architecture, likelihood: MakeLikelihood, latent_dim: in
     return AVB(posterior, likelihood(), CodeCritic(MLP(latent_dim, networks.widths, 1)))
 
 
-def build_avb(networks: Architecture, likelihood: MakeLikelihood, latent_dim: int, noise_dim: int) -> AVB:
-    """A black-box posterior and an inner-product critic (Mescheder et al., section 4)."""
+def build_avb(
+    networks: Architecture, likelihood: MakeLikelihood, latent_dim: int, noise_dim: int, critic: str = "inner_product"
+) -> AVB:
+    """A black-box posterior and a critic of one of the `CRITICS`."""
     posterior = ImplicitPosterior(networks.of_image_and(noise_dim, latent_dim), latent_dim, noise_dim)
-    return AVB(posterior, likelihood(), _inner_product_critic(networks, latent_dim))
+    return AVB(posterior, likelihood(), _critic(critic, networks, latent_dim))
 
 
 def build_avb_ac(
@@ -186,6 +212,7 @@ def build_avb_ac(
     noise_widths: Sequence[int],
     full_covariance: bool = False,
     gaussian: bool = False,
+    critic: str = "inner_product",
 ) -> AdaptiveContrastAVB:
     """AVB with adaptive contrast: a sum of `basis` noises that the image scales, coordinate by coordinate.
 
@@ -198,8 +225,9 @@ def build_avb_ac(
     noises += [nn.Identity()] if gaussian else []
     network = networks.of_image((1 + len(noises)) * latent_dim)
     posterior = BasisNoisePosterior(network, noises, latent_dim, noise_dim)
-    critic = _inner_product_critic(networks, latent_dim)
-    return AdaptiveContrastAVB(posterior, likelihood(), critic, full_covariance=full_covariance)
+    return AdaptiveContrastAVB(
+        posterior, likelihood(), _critic(critic, networks, latent_dim), full_covariance=full_covariance
+    )
 
 
 def _gaussian(networks: Architecture, latent_dim: int) -> GaussianPosterior:
@@ -209,6 +237,23 @@ def _gaussian(networks: Architecture, latent_dim: int) -> GaussianPosterior:
 def _inner_product_critic(networks: Architecture, latent_dim: int) -> InnerProductCritic:
     width = networks.widths[-1]
     return InnerProductCritic(networks.of_image(width), MLP(latent_dim, networks.widths, width))
+
+
+def _pair_critic(networks: Architecture, latent_dim: int) -> PairCritic:
+    return PairCritic(networks.critic(latent_dim))
+
+
+# Mescheder et al., section 4: the first for MNIST, the second for celebA.
+CRITICS: Mapping[str, Callable[[Architecture, int], Critic]] = {
+    "inner_product": _inner_product_critic,
+    "pair": _pair_critic,
+}
+
+
+def _critic(name: str, networks: Architecture, latent_dim: int) -> Critic:
+    if name not in CRITICS:
+        raise ValueError(f"critic: expected one of {', '.join(CRITICS)}, got {name!r}")
+    return CRITICS[name](networks, latent_dim)
 
 
 GAMES: Mapping[str, Callable[..., LatentVariableGame]] = {

@@ -131,7 +131,7 @@ FLOORS = (
     {"models"},
     # What plays the games is built up in this order.
     {"runs"},
-    {"data", "evaluation", "annealing"},
+    {"data", "evaluation", "annealing", "pictures"},
     {"celeba", "faces"},
     {"training"},
     {"experiments"},
