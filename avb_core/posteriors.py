@@ -7,6 +7,7 @@ to the parameters. A posterior that can tell the log-density of its samples is e
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -52,7 +53,7 @@ class GaussianPosterior(ExplicitPosterior):
 
     def forward(self, x: Float[Tensor, "*batch n"]) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d"]]:
         """mean(x) and std(x)."""
-        mean, raw_std = self.network(x).split(self.latent_dim, dim=-1)
+        mean, raw_std = output_of(self.network, x).split(self.latent_dim, dim=-1)
         return mean, softplus(raw_std) + MINIMUM_STD
 
     def sample_with_log_prob(
@@ -82,7 +83,7 @@ class FullGaussianPosterior(ExplicitPosterior):
     def forward(self, x: Float[Tensor, "*batch n"]) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d d"]]:
         """mean(x) and L(x)."""
         d = self.latent_dim
-        mean, raw_std, below = self.network(x).split([d, d, d * (d - 1) // 2], dim=-1)
+        mean, raw_std, below = output_of(self.network, x).split([d, d, d * (d - 1) // 2], dim=-1)
         scale_tril = torch.diag_embed(softplus(raw_std) + MINIMUM_STD)
         rows, columns = torch.tril_indices(d, d, offset=-1)
         scale_tril[..., rows, columns] = below
@@ -92,7 +93,8 @@ class FullGaussianPosterior(ExplicitPosterior):
         self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()
     ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
         mean, scale_tril = self(x)
-        z = reparameterize_full(mean, scale_tril, mean.new_empty(*shape, *mean.shape).normal_())
+        with in_full_precision(x):
+            z = reparameterize_full(mean, scale_tril, mean.new_empty(*shape, *mean.shape).normal_())
         return z, log_prob_full(z, mean, scale_tril)
 
 
@@ -117,10 +119,10 @@ class AuxiliaryPosterior(ExplicitPosterior):
         self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()
     ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
         a, log_q_of_a = self.of_image.sample_with_log_prob(x, shape)
-        mean, std = mean_and_std(self.of_pair(x, a))
+        mean, std = mean_and_std(output_of(self.of_pair, x, a))
         z = reparameterize(mean, std)
         return z, log_prob_diagonal(z, mean, std) + log_q_of_a - log_prob_diagonal(
-            a, *mean_and_std(self.backwards(x, z))
+            a, *mean_and_std(output_of(self.backwards, x, z))
         )
 
 
@@ -145,7 +147,7 @@ class SemiImplicitPosterior(ExplicitPosterior):
         self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()
     ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
         shape = (1 + self.extra, *shape, *x.shape[:-1], self.noise_dim)
-        mean, std = mean_and_std(self.network(x, torch.randn(shape, dtype=x.dtype, device=x.device)))
+        mean, std = mean_and_std(output_of(self.network, x, torch.randn(shape, dtype=x.dtype, device=x.device)))
         z = reparameterize(mean[0], std[0])
         return z, log_prob_diagonal(z, mean, std).logsumexp(0) - math.log(1 + self.extra)
 
@@ -165,7 +167,8 @@ class ImplicitPosterior(Posterior):
 
     def sample(self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()) -> Float[Tensor, "*shape_batch d"]:
         # The network broadcasts x against the noise, so what depends on x alone is computed once, however many the samples.
-        return self.network(x, torch.randn(*shape, *x.shape[:-1], self.noise_dim, dtype=x.dtype, device=x.device))
+        noise = torch.randn(*shape, *x.shape[:-1], self.noise_dim, dtype=x.dtype, device=x.device)
+        return output_of(self.network, x, noise)
 
 
 class BasisNoisePosterior(Posterior):
@@ -208,7 +211,8 @@ class BasisNoisePosterior(Posterior):
         offset, scales = self._of_image(x)
         noise = self._noise(x, (self.draws,))
         centred = noise - noise.mean(0)
-        of_noise = torch.einsum("nid,nie->ide", centred, centred) / (self.draws - 1)
+        with in_full_precision(x):
+            of_noise = torch.einsum("nid,nie->ide", centred, centred) / (self.draws - 1)
         # Noise by noise: as one einsum over three tensors it takes several times as long.
         covariance = sum(
             scale[..., :, None] * scale[..., None, :] * cov
@@ -221,12 +225,24 @@ class BasisNoisePosterior(Posterior):
         return offset + (scales * noise.mean(0)).sum(-2), scale_tril
 
     def _of_image(self, x: Tensor) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch i d"]]:
-        parts = self.network(x).unflatten(-1, (1 + len(self.noise_networks), self.latent_dim))
+        parts = output_of(self.network, x).unflatten(-1, (1 + len(self.noise_networks), self.latent_dim))
         return parts[..., 0, :], parts[..., 1:, :]
 
     def _noise(self, x: Tensor, shape: tuple[int, ...]) -> Float[Tensor, "*shape i d"]:
         noise = torch.randn(len(self.noise_networks), *shape, self.noise_dim, dtype=x.dtype, device=x.device)
-        return torch.stack([network(each) for network, each in zip(self.noise_networks, noise, strict=True)], dim=-2)
+        return torch.stack(
+            [output_of(network, each) for network, each in zip(self.noise_networks, noise, strict=True)], dim=-2
+        )
+
+
+def output_of(network: nn.Module, x: Tensor, *others: Tensor) -> Tensor:
+    """The network's output in x's own precision: the 8 bits of bfloat16 under autocast are coarser than a narrow posterior."""
+    return cast(Tensor, network(x, *others)).to(x.dtype)
+
+
+def in_full_precision(x: Tensor) -> torch.autocast:
+    """For the products of matrices that are no network's: autocast would round them as well."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def mean_and_std(output: Float[Tensor, "*batch 2d"]) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d"]]:
