@@ -30,7 +30,8 @@ SOURCES = {
 }
 READING = """
 Every page is a notebook with its stored outputs, and a line that starts with ✓ is a claim that the machine has verified.
-{doc}`ledger` lists them all, and {doc}`references` the literature. Sliders are still pictures here; they move in the notebook.
+{doc}`ledger` lists them all, and {doc}`references` the literature. Plots with
+sliders stand still here and move in the notebook; trained decoders move on the page as well, where it comes from a server.
 """
 
 REFERENCES = "# References\n\n```{bibliography}\n:all:\n```\n"
