@@ -56,7 +56,7 @@ def code_at(content: dict[str, Any], values: dict[str, float] | None = None) -> 
     at = {slider["label"]: slider["value"] for slider in content["sliders"]} | (values or {})
     roles = {slider["role"]: at[slider["label"]] for slider in content["sliders"]}
     codes = torch.tensor(content["codes"])
-    first, second = (codes[int(roles.get(role, 1)) - 1] for role in ("first", "second"))
+    first, second = (codes[int(roles.get(role, 0))] for role in ("first", "second"))
     code = torch.lerp(first, second, float(roles.get("position", 0)))
     for slider in content["sliders"]:
         if slider["role"] == "direction":
@@ -151,7 +151,7 @@ def test_named_directions_and_codes_of_a_file(tmp_path):
     content = describe(entry(run=PLANE.run, coordinates=0, reach=2.0, **files), game)
     assert [slider["label"] for slider in content["sliders"]] == ["image", "smile"] and "images" not in content
     assert content["sliders"][1]["max"] == 2
-    torch.testing.assert_close(code_at(content, {"image": 3, "smile": -1.5}), codes[2] - 1.5 * smile)
+    torch.testing.assert_close(code_at(content, {"image": 2, "smile": -1.5}), codes[2] - 1.5 * smile)
 
     for name, tensors in [("codes", {"codes": codes[:, :1]}), ("directions", {"smile": torch.ones(3)})]:
         save_tensors(tmp_path / f"{name}.safetensors", tensors, {})

@@ -149,10 +149,10 @@ def describe(explorer: Explorer, game: LatentVariableGame) -> dict[str, Any]:
     codes, images = _start(explorer, game)
     sliders: list[dict[str, Any]] = []
     if len(codes) > 1:
-        chosen = {"min": 1, "max": len(codes), "step": 1}
-        sliders.append({"role": "first", "label": "first image" if explorer.walk else "image", "value": 1, **chosen})
+        chosen = {"min": 0, "max": len(codes) - 1, "step": 1}
+        sliders.append({"role": "first", "label": "first image" if explorer.walk else "image", "value": 0, **chosen})
     if explorer.walk:
-        sliders.append({"role": "second", "label": "second image", "value": 2, **chosen})
+        sliders.append({"role": "second", "label": "second image", "value": 1, **chosen})
         sliders.append({"role": "position", "label": "position", "value": 0.5, "min": -0.5, "max": 1.5, "step": 0.05})
     directions = {f"z{_subscript(k + 1)}": torch.eye(latent_dim)[k] for k in _lively(explorer, game)}
     if explorer.directions:

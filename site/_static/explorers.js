@@ -114,8 +114,8 @@
     stage.append(...originals.slice(0, 1).map(({ canvas }) => canvas), main, ...originals.slice(1).map(({ canvas }) => canvas));
     const show = () => {
       const code = new Float32Array(latentDim);
-      const first = content.codes[(of("first")?.input.value ?? 1) - 1];
-      const second = content.codes[(of("second")?.input.value ?? 1) - 1];
+      const first = content.codes[of("first")?.input.value ?? 0];
+      const second = content.codes[of("second")?.input.value ?? 0];
       const position = Number(of("position")?.input.value ?? 0);
       for (let i = 0; i < latentDim; i++) {
         code[i] = (1 - position) * first[i] + position * second[i];
@@ -126,7 +126,7 @@
         output.textContent = Number(input.value).toFixed(digits).replace("-", "−");
       }
       for (const { role, canvas } of originals) {
-        paint(canvas, images[of(role).input.value - 1].map((value) => value / 255), shape);
+        paint(canvas, images[of(role).input.value].map((value) => value / 255), shape);
       }
       return code;
     };
