@@ -10,8 +10,8 @@ import os
 import tarfile
 import tomllib
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class Explorer:
     chapter: str
     section: str
     run: str
-    shape: tuple[int, ...]
+    shape: Sequence[int]
     caption: str
     alt: str
     start: str = ""
@@ -62,11 +62,8 @@ class Explorer:
     directions: str = ""
     plane: bool = False
     reach: float = 3.0
-    pixels: int = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(self.shape))
-        object.__setattr__(self, "pixels", math.prod(self.shape))
         if len(self.shape) != 2 and (len(self.shape) != 3 or self.shape[0] != 3):
             raise ValueError(f"{self.name}: shape: expected (height, width) or (3, height, width), got {self.shape}")
         if not (self.walk or self.coordinates or self.directions):
@@ -77,6 +74,11 @@ class Explorer:
             raise ValueError(
                 f"{self.name}: plane: expected two coordinates, no start, and at most {len(PALETTE)} pixels to colour"
             )
+
+    @property
+    def pixels(self) -> int:
+        """How many numbers an image has."""
+        return math.prod(self.shape)
 
 
 def read_explorers(path: Path = DECLARED) -> list[Explorer]:
@@ -146,6 +148,10 @@ def describe(explorer: Explorer, game: LatentVariableGame) -> dict[str, Any]:
     the `position` t, and moved by all other sliders' values v_k along their `direction` d_k.
     """
     latent_dim = game.posterior.latent_dim
+    if explorer.plane and latent_dim != 2:
+        raise ValueError(
+            f"{explorer.name}: plane: expected a run with two latent variables, {explorer.run} has {latent_dim}"
+        )
     codes, images = _start(explorer, game)
     sliders: list[dict[str, Any]] = []
     if len(codes) > 1:
@@ -218,7 +224,7 @@ def _subscript(number: int) -> str:
 # --- the picture that stands still, painted as site/_static/explorers.js does it --------------------------------------------
 
 
-def paint(values: np.ndarray, shape: tuple[int, ...], colours: Iterable[str] = ()) -> UInt8[np.ndarray, "h w 3"]:
+def paint(values: np.ndarray, shape: Sequence[int], colours: Iterable[str] = ()) -> UInt8[np.ndarray, "h w 3"]:
     """An image of values in [0, 1] as the book shows it: grey is ink on white, and pixels may have colours."""
     ink = np.clip(values, 0, 1)
     if len(shape) == 3:
