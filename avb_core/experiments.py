@@ -267,12 +267,14 @@ def measure_pictures(
     bounded: int = 32,
     annealed: int = 4,
     annealing: Annealing | None = None,
+    fitting: int = 100,
 ) -> Measured:
     """What a model of pictures is worth: likelihood, reconstruction, and its own pictures beside held-out ones.
 
     Of the first `bounded` test pictures: `bits_per_dimension`, from the best of the bounds that `measure_images` has, which are
-    in nats: `iwlb`, `iwlb_fitted`, and for the first `annealed` of them `ais`. Of the first `images`: `mse` and `mae` of the
-    reconstruction, per pixel and colour, intensities from 0 to 1. Pictures are means of p(x|z), without single pixels' noise.
+    in nats: `iwlb`, `iwlb_fitted` (after so many steps of `fitting`), and for the first `annealed` of them `ais`. Of the first
+    `images`: `mse` and `mae` of reconstructions, per pixel and colour, intensities from 0 to 1. Pictures are means of p(x|z),
+    without the noise of single pixels.
 
     `feature_distance` is `pictures.sliced_wasserstein` of as many generated pictures to them, a mean over scales and over three
     sets of pictures, whose spread gives the error; `feature_distance_floor` is that of as many training pictures. `sharpness`
@@ -295,7 +297,7 @@ def measure_pictures(
     values = {"mse": error.square().mean(-1), "mae": error.abs().mean(-1)}
     measured: dict[str, Any] = {"images": len(x), "bounded": min(bounded, len(x)), "importance_samples": k}
     if isinstance(game.decoder, Likelihood):
-        bounds = _bounds_on_pictures(game, x[:bounded], k, annealed, annealing or Annealing(100, 2, 4))
+        bounds = _bounds_on_pictures(game, x[:bounded], k, annealed, annealing or Annealing(100, 2, 4), fitting)
         if isinstance(game, AVB):
             bounds["elbo_of_critic"] = game.decoder.log_prob(x[:bounded], z[:bounded]) - game.log_ratio(
                 x[:bounded], z[:bounded]
@@ -357,10 +359,10 @@ def mean_codes(game: Any, x: Float[Tensor, "n pixels"], samples: int = 16) -> Fl
 
 
 def _bounds_on_pictures(
-    game: LatentVariableGame, x: Float[Tensor, "n pixels"], k: int, annealed: int, annealing: Annealing
+    game: LatentVariableGame, x: Float[Tensor, "n pixels"], k: int, annealed: int, annealing: Annealing, fitting: int
 ) -> dict[str, Float[Tensor, "n"]]:
     """Lower bounds on log p(x), few pictures at a time, since each takes hundreds of times its own memory."""
-    fitted, own = FittedProposal(game.posterior, game.decoder), _proposal(game)
+    fitted, own = FittedProposal(game.posterior, game.decoder, fitting), _proposal(game)
     pieces = x.split(8)
     bounds = {
         name: torch.cat([iwlb_log_likelihood(game.decoder, proposal, few, k, PICTURES_AT_A_TIME) for few in pieces])

@@ -6,15 +6,22 @@ and a function that makes the likelihood; what remains to choose is the posterio
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import nn
 
 from avb_core.critics import CodeCritic, Critic, InnerProductCritic, PairCritic
-from avb_core.decoders import Likelihood
+from avb_core.decoders import ImplicitDecoder, Likelihood
 from avb_core.flows import InverseAutoregressiveFlow
-from avb_core.games import AVB, IWAE, VAE, AdaptiveContrastAVB
-from avb_core.networks import MLP, ConcatenationMLP, ConvolutionalDecoder, ConvolutionalEncoder, InjectionMLP
+from avb_core.games import AVB, IWAE, VAE, AdaptiveContrastAVB, TwoAdversaries
+from avb_core.networks import (
+    MLP,
+    ConcatenationMLP,
+    ConvolutionalDecoder,
+    ConvolutionalEncoder,
+    InjectionMLP,
+    SideBySide,
+)
 from avb_core.posteriors import (
     AuxiliaryPosterior,
     BasisNoisePosterior,
@@ -24,7 +31,7 @@ from avb_core.posteriors import (
     SemiImplicitPosterior,
 )
 
-LatentVariableGame = VAE | IWAE | AVB  # the games that a recipe can name: each has a posterior and a decoder
+LatentVariableGame = VAE | IWAE | AVB  # the games with a likelihood: each has a posterior and a decoder
 
 
 class Architecture(Protocol):
@@ -230,6 +237,30 @@ def build_avb_ac(
     )
 
 
+def build_two_adversaries(
+    networks: Architecture,
+    likelihood: MakeLikelihood,
+    latent_dim: int,
+    noise_dim: int,
+    decoder_noise_dim: int,
+    critic: str = "pair",
+    decoder_objective: str = "non_saturating",
+) -> TwoAdversaries:
+    """No density at all: encoder and decoder are black boxes, with a critic of codes and one of images beside their codes.
+
+    There is no likelihood, and none is made. The decoder's images lie between 0 and 1.
+    """
+    posterior = ImplicitPosterior(networks.of_image_and(noise_dim, latent_dim), latent_dim, noise_dim)
+    image = nn.Sequential(networks.to_image(latent_dim + decoder_noise_dim), nn.Sigmoid())
+    return TwoAdversaries(
+        posterior,
+        ImplicitDecoder(SideBySide(image), decoder_noise_dim),
+        CodeCritic(MLP(latent_dim, networks.widths, 1)),
+        _critic(critic, networks, latent_dim),
+        decoder_objective=decoder_objective,
+    )
+
+
 def _gaussian(networks: Architecture, latent_dim: int) -> GaussianPosterior:
     return GaussianPosterior(networks.of_image(2 * latent_dim), latent_dim)
 
@@ -256,7 +287,7 @@ def _critic(name: str, networks: Architecture, latent_dim: int) -> Critic:
     return CRITICS[name](networks, latent_dim)
 
 
-GAMES: Mapping[str, Callable[..., LatentVariableGame]] = {
+GAMES: Mapping[str, Callable[..., Any]] = {
     "vae": build_vae,
     "iwae": build_iwae,
     "full_gaussian": build_full_gaussian,
@@ -266,4 +297,5 @@ GAMES: Mapping[str, Callable[..., LatentVariableGame]] = {
     "aae": build_aae,
     "avb": build_avb,
     "avb_ac": build_avb_ac,
+    "two_adversaries": build_two_adversaries,
 }

@@ -37,6 +37,17 @@ class ConcatenationMLP(nn.Module):
         return self.mlp(torch.cat([a.expand(*batch, -1), b.expand(*batch, -1)], dim=-1))
 
 
+class SideBySide(nn.Module):
+    """A network of one argument, for the pair (a, b) laid side by side: a code beside a decoder's noise."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, a: Float[Tensor, "*batch m"], b: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch o"]:
+        return self.network(torch.cat([a, b], dim=-1))
+
+
 class InjectionMLP(nn.Module):
     """An MLP on a whose every hidden layer also receives b through a learned projection (Mescheder et al., section 4)."""
 
