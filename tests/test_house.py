@@ -15,7 +15,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from tools.book import ROOT
+from tools.book import ROOT, chapters
+from tools.build_chapters import reading_minutes
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = [line for extra in PROJECT["optional-dependencies"].values() for line in extra]
@@ -120,6 +121,18 @@ def test_the_readme_reports_the_stored_runs():
         median = statistics.median(run["measured"][quantity]["value"] for run in runs)
         row = next(line for line in readme.splitlines() if line.startswith(f"| {label} "))
         assert row.split("|")[3].strip() == f"{median:.3f}".replace("-", "−")
+
+
+def test_the_readme_counts_the_hours():
+    """What to read for which goal: the hours are those that its chapters say they take."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = readme.split("## Where to start\n")[1].split("\n## ")[0].strip().splitlines()[2:]
+    listed = {chapter.stem: chapter for chapter in chapters(written_only=True)}
+    paths = [row for row in rows if row.startswith("|")]
+    assert len(paths) == 5
+    for row in paths:
+        minutes = [reading_minutes(listed[stem]) for stem in re.findall(r"\(chapters/(\w+)\.ipynb\)", row)]
+        assert row.split("|")[3].strip() == f"{sum(minutes) / 60:.0f}", row
 
 
 FLOORS = (

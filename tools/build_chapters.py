@@ -8,6 +8,7 @@ the seconds, the memory and the size that the README's table shows and the tests
 import argparse
 import hashlib
 import os
+import re
 import sys
 import time
 import tomllib
@@ -144,20 +145,29 @@ def write_records(records: dict[str, Record]) -> None:
 
 def table(records: dict[str, Record]) -> str:
     """The README's table of chapters."""
-    lines = ["| | chapter | seconds | memory | notebook |", "| --: | :-- | --: | --: | --: |"]
+    lines = ["| | chapter | to read | to run | memory | notebook |", "| --: | :-- | --: | --: | --: | --: |"]
     part = None
     for chapter in chapters():
         if chapter.part != part:
             part = chapter.part
-            lines.append(f"| | **{part}** | | | |")
+            lines.append(f"| | **{part}** | | | | |")
         if chapter.written and chapter.stem in records:
             record = records[chapter.stem]
             title = f"[{chapter.title}](chapters/{chapter.notebook.name})"
-            cost = f"{record['seconds']:.0f} | {record['peak_gib']:.1f} GiB | {record['megabytes']:.1f} MB"
+            cost = f"{reading_minutes(chapter)} min | {record['seconds']:.0f} s"
+            cost += f" | {record['peak_gib']:.1f} GiB | {record['megabytes']:.1f} MB"
         else:
-            title, cost = chapter.title, "to come | |"
+            title, cost = chapter.title, "to come | | |"
         lines.append(f"| {chapter.number} | {title} | {cost} |")
     return "\n".join(lines) + "\n"
+
+
+def reading_minutes(chapter: Chapter) -> int:
+    """What a chapter's beginning says that it takes. Raises ValueError where it does not say so."""
+    found = re.search(r"It\s+takes\s+about\s+(\d+)\s+minutes", chapter.source.read_text(encoding="utf-8"))
+    if found is None:
+        raise ValueError(f"{chapter.source.name}: expected a sentence such as 'It takes about 75 minutes'")
+    return int(found[1])
 
 
 def main() -> None:

@@ -84,9 +84,9 @@ def shown(stems: list[str] | None) -> list[Chapter]:
 
 
 def index_page() -> str:
-    """The README's beginning and its table of chapters, over the table of contents."""
-    readme = README.read_text(encoding="utf-8")
-    promise, table = readme.split("\n## ")[0], readme.split("\n## Chapters\n")[1].split("\n## ")[0]
+    """The README's beginning and its tables of what to read, over the table of contents."""
+    promise, *sections = README.read_text(encoding="utf-8").split("\n## ")
+    tables = [f"## {section}" for section in sections if section.startswith(("Where to start\n", "Chapters\n"))]
     parts = [
         f"```{{toctree}}\n:caption: {part}\n:numbered: 1\n:hidden:\n\n"
         + "".join(f"chapters/{chapter.stem}\n" for chapter in of_part)
@@ -94,8 +94,8 @@ def index_page() -> str:
         for part, of_part in groupby(chapters(), key=lambda chapter: chapter.part)
     ]
     parts.append("```{toctree}\n:caption: Look up\n:hidden:\n\nledger\nreferences\n```\n")
-    table = re.sub(r"\[([^]]*)\]\(chapters/(\w+)\.ipynb\)", r"{doc}`\1 <chapters/\2>`", table)
-    return "\n".join([promise, READING, "## Chapters\n", table, *parts])
+    tables = [re.sub(r"\[([^]]*)\]\(chapters/(\w+)\.ipynb\)", r"{doc}`\1 <chapters/\2>`", table) for table in tables]
+    return "\n".join([promise, READING, *tables, *parts])
 
 
 def ledger_page(stems: list[str] | None = None) -> str:
