@@ -16,7 +16,7 @@ export MPLCONFIGDIR := $(CURDIR)/$(VENV)/home/matplotlib
 export JUPYTER_CONFIG_PATH := $(CURDIR)/tools/jupyter
 
 .DEFAULT_GOAL := help
-.PHONY: help read test chapters site claims assignments grade lint
+.PHONY: help read test chapters site pdf claims assignments grade lint
 
 help:  ## list these commands
 	@sed -n 's/^\([a-z0-9]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -32,6 +32,9 @@ chapters: $(VENV)/installed  ## execute the chapters that changed and write thei
 
 site: $(VENV)/installed  ## build the static book from the stored outputs, in build/site
 	$(RUN) -m tools.site
+
+pdf: $(VENV)/installed  ## print the book, in build/book.pdf; needs Chromium
+	$(RUN) -m tools.paper
 
 assignments: $(VENV)/installed  ## build the assignments for students, teachers and nbgrader, in build/assignments
 	$(RUN) -m tools.assignments

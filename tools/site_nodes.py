@@ -1,16 +1,24 @@
-"""What the static book adds to the notebooks' text: numbered figures, a description for every picture, places to link to.
+"""What the static book adds to the notebooks' text: numbered figures, a description for every picture, places to link to, and
+links from citations to the bibliography.
 
 A Sphinx extension. The notebooks' own outputs are left as they are stored.
 """
 
 import re
+from itertools import groupby
 from textwrap import shorten
 from typing import Any
 
 from docutils import nodes
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 from sphinx.transforms import SphinxTransform
+from sphinx.util import logging
+from sphinx.util.nodes import make_refnode
+from sphinxcontrib.bibtex.domain import BibtexDomain
 
+from tools.citations import citations
 from tools.ledger import VERDICT
 
 SLIDERS = re.compile(r"At (.*)\. Run this cell for live sliders\.\s*")  # as avb_core.widgets prints it
@@ -113,7 +121,63 @@ class LabelVerdicts(SphinxTransform):
                     )
 
 
+class LinkCitations(SphinxTransform):
+    """A citation such as `Neal (2001)` leads to its entry in the bibliography; one without an entry is warned of."""
+
+    default_priority = NumberFigures.default_priority + 10
+    apart = (nodes.title, nodes.reference, pending_xref, nodes.literal, nodes.literal_block, nodes.math, nodes.raw)
+
+    def apply(self, **kwargs: Any) -> None:
+        for element in list(self.document.findall(nodes.TextElement)):
+            if not any(isinstance(each, self.apart) for each in [element, *ancestors(element)]):
+                # A line's end is a text of its own, and a citation may run over it.
+                runs = groupby(element.children, key=lambda child: isinstance(child, nodes.Text))
+                element.children = []
+                for is_text, run in runs:
+                    element += self.linked("".join(map(str, run)), element) if is_text else list(run)
+
+    def linked(self, text: str, where: nodes.Element) -> list[nodes.Node]:
+        """A text in pieces, with references for its citations."""
+        pieces: list[nodes.Node] = []
+        end = 0
+        for found in citations(text):
+            cited = text[found.start : found.end]
+            if found.key is None:
+                logging.getLogger(__name__).warning("references.bib has no %r", cited, location=where)
+                continue
+            link = pending_xref("", nodes.inline("", cited), reftype="citation", reftarget=found.key, refwarn=True)
+            link["refdoc"] = self.env.docname
+            pieces += [nodes.Text(text[end : found.start]), link]
+            end = found.end
+        return [*pieces, nodes.Text(text[end:])]
+
+
+def ancestors(node: nodes.Node) -> list[nodes.Element]:
+    """Every element that holds a node, the nearest first."""
+    found: list[nodes.Element] = []
+    while node.parent is not None:
+        node = node.parent
+        found.append(node)
+    return found
+
+
+def lead_to_bibliography(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.TextElement
+) -> nodes.reference | None:
+    """The link that a citation stands for, once the bibliography is known; None for any other reference."""
+    if node["reftype"] != "citation":
+        return None
+    bibliography = env.get_domain("cite")
+    assert isinstance(bibliography, BibtexDomain)
+    for entry in bibliography.citations:
+        if entry.key == node["reftarget"]:
+            page = entry.bibliography_key.docname
+            return make_refnode(app.builder, node["refdoc"], page, entry.citation_id, text)
+    return None
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    for transform in (NumberFigures, LabelVerdicts):
+    for transform in (NumberFigures, LabelVerdicts, LinkCitations):
         app.add_transform(transform)
+    app.connect("missing-reference", lead_to_bibliography)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
