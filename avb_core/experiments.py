@@ -353,7 +353,7 @@ def interpolated(
     return decoded(game.decoder, codes.flatten(0, 1)).unflatten(0, (len(a), steps))
 
 
-def mean_codes(game: Any, x: Float[Tensor, "n pixels"], samples: int = 16) -> Float[Tensor, "n d"]:
+def mean_codes(game: Any, x: Float[Tensor, "n pixels"], samples: int = 4) -> Float[Tensor, "n d"]:
     """The mean of the encoder's codes for each picture, from so many samples."""
     return torch.cat([game.posterior.sample(few, (samples,)).mean(0) for few in x.split(PICTURES_AT_A_TIME // samples)])
 
@@ -381,8 +381,8 @@ def _known_attributes(
 ) -> dict[str, Any]:
     device = next(game.parameters()).device
     sets: tuple[tuple[data.Images, data.Split, int], ...] = (
-        (train, "train", min(2000, len(train))),
-        (test, "test", min(1000, len(test))),
+        (train, "train", min(1000, len(train))),
+        (test, "test", min(500, len(test))),
     )
     seen, held_out = (
         (mean_codes(game, _batch(images, game, n)), attributes_of(split)[:n].to(device)) for images, split, n in sets
@@ -551,6 +551,6 @@ EXPERIMENTS: dict[str, Experiment] = {
     "binarized_mnist": on_images(data.binarized_mnist),
     "celeba": on_pictures(celeba),
     "faces": drawn_faces(2000, 500),  # drawn within seconds
-    "many_faces": drawn_faces(20_000, 2000),
+    "many_faces": drawn_faces(20_000, 1000),
     **{name: on_target(target) for name, target in TARGETS.items()},
 }
