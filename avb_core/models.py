@@ -219,19 +219,16 @@ def build_avb_ac(
     noise_widths: Sequence[int],
     full_covariance: bool = False,
     gaussian: bool = False,
+    draws: int = 256,
     critic: str = "inner_product",
 ) -> AdaptiveContrastAVB:
     """AVB with adaptive contrast: a sum of `basis` noises that the image scales, coordinate by coordinate.
 
-    With `gaussian` another noise is added that is as it comes, N(0, I): a posterior that starts near a Gaussian one, and has a
-    width in all directions. Raises ValueError unless noise_dim is latent_dim then.
+    With `gaussian` a Gaussian noise is added: a posterior that starts as the VAE's does, and has a width in all directions.
     """
-    if gaussian and noise_dim != latent_dim:
-        raise ValueError(f"noise_dim: expected latent_dim = {latent_dim} for a Gaussian noise, got {noise_dim}")
-    noises: list[nn.Module] = [MLP(noise_dim, noise_widths, latent_dim) for _ in range(basis)]
-    noises += [nn.Identity()] if gaussian else []
-    network = networks.of_image((1 + len(noises)) * latent_dim)
-    posterior = BasisNoisePosterior(network, noises, latent_dim, noise_dim)
+    noises = [MLP(noise_dim, noise_widths, latent_dim) for _ in range(basis)]
+    network = networks.of_image(BasisNoisePosterior.outputs(latent_dim, basis, gaussian))
+    posterior = BasisNoisePosterior(network, noises, latent_dim, noise_dim, draws, gaussian)
     return AdaptiveContrastAVB(
         posterior, likelihood(), _critic(critic, networks, latent_dim), full_covariance=full_covariance
     )

@@ -176,11 +176,22 @@ class BasisNoisePosterior(Posterior):
 
     The noise networks v_i see no image, so their means and covariances serve all images at once, and those of z follow:
     E z = z0 + Σ a_i ⊙ E v_i and Cov z = Σ diag(a_i) Cov(v_i) diag(a_i). Adaptive contrast needs them (Mescheder et al., ICML
-    version). `network` maps an image to (1 + len(noise_networks)) · latent_dim numbers, z0 and the a_i one after another.
+    version). With `gaussian` another noise std(x) ⊙ ε is added: z starts as a Gaussian posterior does, has a width in all
+    directions, and of this part the covariance is known without draws.
+
+    `network` maps an image to z0, with `gaussian` to the raw std, and to the a_i, one after another: `outputs` numbers. The
+    v_i's moments are taken from `draws` draws. As they are estimates, adaptive contrast's ELBO is too high, by up to about
+    1/draws nat for each latent variable with `moments`, and (latent_dim + 3)/4 times as much with `moments_full`.
     """
 
     def __init__(
-        self, network: nn.Module, noise_networks: Sequence[nn.Module], latent_dim: int, noise_dim: int, draws: int = 256
+        self,
+        network: nn.Module,
+        noise_networks: Sequence[nn.Module],
+        latent_dim: int,
+        noise_dim: int,
+        draws: int = 256,
+        gaussian: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
@@ -188,45 +199,59 @@ class BasisNoisePosterior(Posterior):
         self.latent_dim = latent_dim
         self.noise_dim = noise_dim
         self.draws = draws
+        self.gaussian = gaussian
+
+    @staticmethod
+    def outputs(latent_dim: int, noise_networks: int, gaussian: bool = False) -> int:
+        """How many outputs the network needs."""
+        return (1 + int(gaussian) + noise_networks) * latent_dim
 
     def sample(self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()) -> Float[Tensor, "*shape_batch d"]:
-        offset, scales = self._of_image(x)
+        offset, std, scales = self._of_image(x)
         noise = self._noise(x, (*shape, *x.shape[:-1]))
-        return offset + (scales * noise).sum(-2)
+        z = offset + (scales * noise).sum(-2)
+        return z if std is None else z + std * torch.randn_like(z)
 
     def moments(self, x: Float[Tensor, "*batch n"]) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d"]]:
-        """Mean and standard deviation of z given x, each coordinate's own, the v_i's moments taken from `draws` draws.
-
-        Estimated moments make adaptive contrast's ELBO too high, by about 1/draws nat for each latent variable.
-        """
-        offset, scales = self._of_image(x)
+        """Mean and standard deviation of z given x, each coordinate's own."""
+        offset, std, scales = self._of_image(x)
         noise = self._noise(x, (self.draws,))
         variance = (scales.square() * noise.var(0)).sum(-2)
+        if std is not None:
+            variance = variance + std.square()
         return offset + (scales * noise.mean(0)).sum(-2), variance.sqrt() + MINIMUM_STD
 
     def moments_full(
         self, x: Float[Tensor, "*batch n"]
     ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d d"]]:
         """Mean of z given x, and the lower-triangular factor of its covariance."""
-        offset, scales = self._of_image(x)
+        offset, std, scales = self._of_image(x)
         noise = self._noise(x, (self.draws,))
         centred = noise - noise.mean(0)
         with in_full_precision(x):
             of_noise = torch.einsum("nid,nie->ide", centred, centred) / (self.draws - 1)
         # Noise by noise: as one einsum over three tensors it takes several times as long.
-        covariance = sum(
-            scale[..., :, None] * scale[..., None, :] * cov
-            for scale, cov in zip(scales.unbind(-2), of_noise, strict=True)
-        )
+        covariance = torch.zeros(*offset.shape, self.latent_dim, dtype=x.dtype, device=x.device)
+        for scale, cov in zip(scales.unbind(-2), of_noise, strict=True):
+            covariance = covariance + scale[..., :, None] * scale[..., None, :] * cov
+        if std is not None:
+            covariance = covariance + torch.diag_embed(std.square())
         # Rounding can leave a direction of no variance slightly below zero.
         floor = MINIMUM_STD**2 + 1e-6 * covariance.diagonal(dim1=-2, dim2=-1).mean(-1)
         identity = torch.eye(self.latent_dim, dtype=x.dtype, device=x.device)
         scale_tril = torch.linalg.cholesky(covariance + floor[..., None, None] * identity)
         return offset + (scales * noise.mean(0)).sum(-2), scale_tril
 
-    def _of_image(self, x: Tensor) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch i d"]]:
-        parts = output_of(self.network, x).unflatten(-1, (1 + len(self.noise_networks), self.latent_dim))
-        return parts[..., 0, :], parts[..., 1:, :]
+    def _of_image(
+        self, x: Tensor
+    ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d"] | None, Float[Tensor, "*batch i d"]]:
+        offset, *gaussian, scales = (
+            output_of(self.network, x)
+            .unflatten(-1, (-1, self.latent_dim))
+            .split([1, *[1] * self.gaussian, len(self.noise_networks)], dim=-2)
+        )
+        std = softplus(gaussian[0].squeeze(-2)) + MINIMUM_STD if gaussian else None
+        return offset.squeeze(-2), std, scales
 
     def _noise(self, x: Tensor, shape: tuple[int, ...]) -> Float[Tensor, "*shape i d"]:
         noise = torch.randn(len(self.noise_networks), *shape, self.noise_dim, dtype=x.dtype, device=x.device)

@@ -599,14 +599,21 @@ def test_with_the_prior_taken_off_the_optimal_score_is_log_q():
 # --- moments of a black box -------------------------------------------------------------------------------------------
 
 
-def build_basis_noise(draws=256):
-    return BasisNoisePosterior(MLP(3, [8], 2 * 5), [MLP(4, [16], 2) for _ in range(4)], 2, 4, draws)
+def build_basis_noise(draws=256, gaussian=False):
+    network = MLP(3, [8], BasisNoisePosterior.outputs(2, 4, gaussian))
+    with torch.no_grad():
+        network[-1].weight.mul_(3)  # so that the noises' scales tell beside the Gaussian's
+    return BasisNoisePosterior(network, [MLP(4, [16], 2) for _ in range(4)], 2, 4, draws, gaussian)
 
 
+with_and_without_gaussian = pytest.mark.parametrize("gaussian", [False, True])
+
+
+@with_and_without_gaussian
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("shape", [(), (6,), (2, 1)])
-def test_basis_noise_samples_have_the_right_shape(batch, shape):
-    posterior = build_basis_noise()
+def test_basis_noise_samples_have_the_right_shape(batch, shape, gaussian):
+    posterior = build_basis_noise(gaussian=gaussian)
     x = torch.randn(*batch, 3)
     assert posterior.sample(x, shape).shape == (*shape, *batch, 2)
     mean, std = posterior.moments(x)
@@ -616,8 +623,9 @@ def test_basis_noise_samples_have_the_right_shape(batch, shape):
     assert torch.equal(scale_tril, scale_tril.tril())
 
 
-def test_basis_noise_moments_are_those_of_its_samples():
-    posterior = build_basis_noise(draws=50_000)
+@with_and_without_gaussian
+def test_basis_noise_moments_are_those_of_its_samples(gaussian):
+    posterior = build_basis_noise(draws=50_000, gaussian=gaussian)
     x = torch.randn(3, 3)
     with torch.no_grad():
         z = posterior.sample(x, (50_000,))
@@ -644,6 +652,67 @@ def test_each_draw_of_basis_noise_is_its_own():
     flat = z.flatten(1, 2)[..., 0]
     correlations = torch.corrcoef(flat.T) - torch.eye(4)
     assert correlations.abs().max() < 4.5 / math.sqrt(len(flat))
+
+
+def test_a_gaussian_noise_needs_no_draws():
+    """Where the networks of noise are not used, the posterior is the Gaussian one, its moments exact."""
+    network = MLP(3, [8], BasisNoisePosterior.outputs(2, 4, gaussian=True))
+    with torch.no_grad():
+        network[-1].weight[4:].zero_()
+        network[-1].bias[4:].zero_()
+    posterior = BasisNoisePosterior(network, [MLP(4, [16], 2) for _ in range(4)], 2, 4, draws=2, gaussian=True)
+    gaussian = GaussianPosterior(nn.Sequential(network, Take(4)), 2)
+    x = torch.randn(5, 3)
+    for ours, theirs in zip(posterior.moments(x), gaussian(x), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)  # a floor is added to the widths
+    mean, scale_tril = posterior.moments_full(x)
+    torch.testing.assert_close(mean, gaussian(x)[0])
+    torch.testing.assert_close(scale_tril, torch.diag_embed(gaussian(x)[1]), rtol=1e-4, atol=1e-5)
+    torch.manual_seed(0)
+    z = posterior.sample(x, (20_000,))
+    assert ((z.std(0) - gaussian(x)[1]).abs() < 5 * gaussian(x)[1] / math.sqrt(40_000)).all()
+
+
+class Take(nn.Module):
+    """The first outputs of a network."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, x):
+        return x[..., : self.outputs]
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["each coordinate's own", "full"])
+def test_estimated_moments_cost_what_is_said(full):
+    """For one Gaussian noise in d coordinates, the mean of −log r̂ at fresh codes is that under the truth less what is stated.
+
+    A whitening by estimates makes codes look wider than they are; an ELBO whose critic says 0 is too high by the excess.
+    """
+    d, draws, repeats = 3, 40, 1000
+    network = nn.Linear(1, 2 * d)
+    with torch.no_grad():
+        network.weight.zero_()
+        network.bias.copy_(torch.tensor([0.0] * d + [1.0] * d))
+    posterior = BasisNoisePosterior(network, [nn.Identity()], d, d, draws)
+    x = torch.zeros(50, 1)
+    excess = []
+    with torch.no_grad():
+        for _ in range(repeats):
+            z = posterior.sample(x)
+            if full:
+                mean, scale_tril = posterior.moments_full(x)
+            else:
+                mean, std = posterior.moments(x)
+                scale_tril = torch.diag_embed(std)
+            log_r = MultivariateNormal(mean, scale_tril=scale_tril, validate_args=False).log_prob(z)
+            log_q = Normal(0.0, 1.0).log_prob(z).sum(-1)
+            excess.append((log_q - log_r).mean())
+    value = torch.stack(excess)
+    stated = d / draws * ((d + 3) / 4 if full else 1)
+    # To first order in 1/draws: the next order is a few times d/draws of it.
+    assert float(value.mean()) == pytest.approx(stated, rel=3 * d / draws)
 
 
 def test_gradients_flow_through_samples_and_moments():
