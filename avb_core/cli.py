@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from lightning_fabric import Fabric
 
@@ -42,6 +43,7 @@ def train(
 ) -> None:
     """Train a recipe and measure it. Started again with the same folder, it resumes where it was stopped."""
     try:
+        _require(accelerator)
         chosen = recipes.recipe(experiment, game, profile, tomllib.loads("\n".join(set_ or [])))
         folder = out or Path("runs") / f"{experiment}-{game}-{profile}-{seed}"
         fabric = Fabric(
@@ -88,6 +90,7 @@ def evaluate(
     """Measure a finished run anew from its weights, beside what is stored of it."""
     annealing = None if temperatures is None else Annealing(temperatures)
     try:
+        _require(accelerator)
         device = Fabric(accelerator=accelerator, devices=1).device
         options = _given(images=images, annealed=annealed, annealing=annealing)
         measured = recipes.evaluate(folder, device=device, **options)
@@ -97,6 +100,12 @@ def evaluate(
     for name, value in measured.items():
         now, then = (_with_error(each) for each in (value, stored.get(name)))
         typer.echo(f"{name:<20} {now:>22}   stored: {then}")
+
+
+def _require(accelerator: str) -> None:
+    """Raise ValueError where PyTorch has no such device here."""
+    if accelerator in {"cuda", "gpu"} and not torch.cuda.is_available():
+        raise ValueError(f"accelerator: PyTorch finds no CUDA device here, got {accelerator!r}; take auto or cpu")
 
 
 def _given(**options: Any) -> dict[str, Any]:
