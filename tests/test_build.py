@@ -9,6 +9,11 @@ from tools.book import Chapter
 from tools.build_chapters import BuildError, build, is_current, provenance_of
 
 PROVENANCE = {"source": "s", "inputs": "i"}
+# A figure under a slider from 0 to 2 that stands at 1; its words are to be filled in.
+EXPLORER = """\
+import ipywidgets
+from avb_core import plots, widgets
+widgets.explore(lambda ax, x: {}, plots.panels(1), x=ipywidgets.IntSlider(1, min=0, max=2))"""
 
 
 def chapter_of(folder: Path, *cells: str) -> Chapter:
@@ -33,6 +38,12 @@ def test_a_built_chapter_is_complete_and_the_same_each_time(tmp_path):
     assert notebook.cells[2].outputs[0].text == "True ['01_made.md']\n", "a chapter runs in its own folder"
     assert notebook.metadata.avb == PROVENANCE
     assert 0 < record["peak_gib"] < 1 and 0 < record["seconds"] < 60
+    assert record["redraw_ms"] == 0
+
+
+def test_redrawing_is_timed(tmp_path):
+    record = build(chapter_of(tmp_path, EXPLORER.format("f'{x}'")), PROVENANCE)
+    assert 0 < record["redraw_ms"] < 1000
 
 
 @pytest.mark.parametrize(
@@ -41,8 +52,9 @@ def test_a_built_chapter_is_complete_and_the_same_each_time(tmp_path):
         ("1 / 0", "ZeroDivisionError"),
         ("import warnings\nwarnings.warn('deprecated')", "deprecated"),
         ("from avb_core import check\ncheck('avb.2.1', 'a bound', 1.0, 2.0, 0.1)", "off by 1, within 0.1"),
+        (EXPLORER.format("f'{1 / x}'"), "slowest_redraw.*\nZeroDivisionError"),
     ],
-    ids=["error", "warning", "failed-check"],
+    ids=["error", "warning", "failed-check", "end-of-a-slider"],
 )
 def test_a_chapter_that_fails_leaves_the_old_notebook(tmp_path, cell, complaint):
     chapter = chapter_of(tmp_path, "print('one')", cell)

@@ -2,7 +2,8 @@
 
 A chapter's .md is the only file that anybody edits. Its .ipynb is built here, in a fresh kernel, without anything that
 differs from run to run, and replaces the old one only when every cell has run without an error or a warning. Next to it go
-the seconds, the memory and the size that the README's table shows and the tests hold against the book's budget.
+the seconds, the memory, the size and the slowest redraw of a figure under sliders, which the tests hold against the book's
+budget; the README's table shows them but the last.
 """
 
 import argparse
@@ -33,6 +34,8 @@ PEAK_GIB = (
     " if __import__('sys').platform == 'linux'"
     " else __import__('resource').getrusage(0).ru_maxrss / 2**30"
 )
+# None without sliders
+SLOWEST_REDRAW = "getattr(__import__('sys').modules.get('avb_core.widgets'), 'slowest_redraw', float)()"
 
 Record = dict[str, float]
 
@@ -55,8 +58,12 @@ def read_source(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
-def execute(notebook: nbformat.NotebookNode, folder: Path) -> float:
-    """Run every cell of `notebook` in place, in a fresh kernel started in `folder`; return the kernel's peak memory in GiB."""
+def execute(notebook: nbformat.NotebookNode, folder: Path) -> Record:
+    """Run every cell of `notebook` in place, in a fresh kernel started in `folder`, and return what it took.
+
+    That is the seconds, the kernel's peak memory in GiB, and the CPU milliseconds of the slowest redraw under its sliders.
+    """
+    started = time.perf_counter()
     client = NotebookClient(
         notebook,
         kernel_name="python3",
@@ -76,28 +83,30 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> float:
             for output in cell.get("outputs", []):
                 if output.get("name") == "stderr":
                     raise BuildError(f"this cell writes to stderr:\n{cell.source}\n------\n{output.text}")
-        peak = run_sync(evaluate)(client.kc, PEAK_GIB)
-    return float(peak)
+        seconds = time.perf_counter() - started
+        peak, redraw = (run_sync(evaluate)(client.kc, expression) for expression in (PEAK_GIB, SLOWEST_REDRAW))
+    return {"seconds": round(seconds, 1), "peak_gib": round(peak, 2), "redraw_ms": round(redraw)}
 
 
-async def evaluate(kernel: Any, expression: str) -> str:
-    """The value of an expression in a running kernel, without a trace in the notebook."""
-    reply = await kernel.execute("", silent=True, user_expressions={"value": expression}, reply=True, timeout=30)
-    return str(reply["content"]["user_expressions"]["value"]["data"]["text/plain"])
+async def evaluate(kernel: Any, expression: str) -> float:
+    """The number that an expression has in a running kernel, without a trace in the notebook."""
+    reply = await kernel.execute("", silent=True, user_expressions={"value": expression}, reply=True, timeout=120)
+    value = reply["content"]["user_expressions"]["value"]
+    if value["status"] == "error":
+        raise BuildError(f"{expression}\n{value['ename']}: {value['evalue']}")
+    return float(value["data"]["text/plain"])
 
 
 def build(chapter: Chapter, provenance: dict[str, str]) -> Record:
     """Execute one chapter, write its notebook at once or not at all, and return what it took."""
-    started = time.perf_counter()
     notebook = read_source(chapter.source)
-    peak = execute(notebook, chapter.folder)
-    seconds = time.perf_counter() - started
+    record = execute(notebook, chapter.folder)
     notebook.metadata["avb"] = provenance
     nbformat.validate(notebook)
     half_written = chapter.notebook.with_suffix(".ipynb.part")
     half_written.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
     half_written.replace(chapter.notebook)
-    return {"seconds": round(seconds, 1), "peak_gib": round(peak, 2), "megabytes": megabytes(chapter)}
+    return record | {"megabytes": megabytes(chapter)}
 
 
 def megabytes(chapter: Chapter) -> float:
