@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from avb_core.gaussian import log_prob_diagonal, reparameterize
-from avb_core.posteriors import ExplicitPosterior, mean_and_std, output_of
+from avb_core.posteriors import ExplicitPosterior, mean_and_std
 
 
 class MaskedLinear(nn.Linear):
@@ -77,7 +77,7 @@ class InverseAutoregressiveFlow(ExplicitPosterior):
     def sample_with_log_prob(
         self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()
     ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
-        output = output_of(self.network, x)
+        output = self.network(x)
         gaussian, context = output[..., : 2 * self.latent_dim], output[..., 2 * self.latent_dim :]
         mean, std = mean_and_std(gaussian)
         z = reparameterize(mean, std, mean.new_empty(*shape, *mean.shape).normal_())

@@ -1,6 +1,7 @@
 """Networks that the book's players are built from. All act on the last axis and keep every batch axis.
 
-Images are flat vectors; convolutional networks fold them into squares inside.
+Images are flat vectors; convolutional networks fold them into squares inside. Whatever precision autocast computes the layers
+in, a network answers in that of its first argument: the 8 bits of bfloat16 are coarser than many a posterior is wide.
 """
 
 import math
@@ -23,6 +24,9 @@ class MLP(nn.Sequential):
         for before, after in pairwise(sizes):
             layers += [nn.Linear(before, after), nn.ReLU()]
         super().__init__(*layers, nn.Linear(sizes[-1], outputs))
+
+    def forward(self, x: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch o"]:
+        return super().forward(x).to(x.dtype)
 
 
 class ConcatenationMLP(nn.Module):
@@ -65,7 +69,7 @@ class InjectionMLP(nn.Module):
         hidden = a
         for layer, projection in zip(self.layers, self.projections, strict=True):
             hidden = torch.relu(layer(hidden) + projection(b))
-        return self.head(hidden)
+        return self.head(hidden).to(a.dtype)
 
 
 class ResidualUnit(nn.Module):
@@ -126,7 +130,6 @@ class ConvolutionalEncoder(nn.Module):
         for i in range(len(self.convolutions)):
             hidden = self._layer(i, hidden) if i else hidden
             hidden = torch.relu(hidden if b is None else hidden + self.projections[i](b)[:, :, None, None])
-        # In the images' own precision, whatever the layers were computed in.
         return self.head(hidden.flatten(1)).reshape(*batch, -1).to(a.dtype)
 
     def _layer(self, i: int, hidden: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ to the parameters. A posterior that can tell the log-density of its samples is e
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -53,7 +52,7 @@ class GaussianPosterior(ExplicitPosterior):
 
     def forward(self, x: Float[Tensor, "*batch n"]) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d"]]:
         """mean(x) and std(x)."""
-        mean, raw_std = output_of(self.network, x).split(self.latent_dim, dim=-1)
+        mean, raw_std = self.network(x).split(self.latent_dim, dim=-1)
         return mean, softplus(raw_std) + MINIMUM_STD
 
     def sample_with_log_prob(
@@ -83,7 +82,7 @@ class FullGaussianPosterior(ExplicitPosterior):
     def forward(self, x: Float[Tensor, "*batch n"]) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d d"]]:
         """mean(x) and L(x)."""
         d = self.latent_dim
-        mean, raw_std, below = output_of(self.network, x).split([d, d, d * (d - 1) // 2], dim=-1)
+        mean, raw_std, below = self.network(x).split([d, d, d * (d - 1) // 2], dim=-1)
         scale_tril = torch.diag_embed(softplus(raw_std) + MINIMUM_STD)
         rows, columns = torch.tril_indices(d, d, offset=-1)
         scale_tril[..., rows, columns] = below
@@ -119,10 +118,10 @@ class AuxiliaryPosterior(ExplicitPosterior):
         self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()
     ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
         a, log_q_of_a = self.of_image.sample_with_log_prob(x, shape)
-        mean, std = mean_and_std(output_of(self.of_pair, x, a))
+        mean, std = mean_and_std(self.of_pair(x, a))
         z = reparameterize(mean, std)
         return z, log_prob_diagonal(z, mean, std) + log_q_of_a - log_prob_diagonal(
-            a, *mean_and_std(output_of(self.backwards, x, z))
+            a, *mean_and_std(self.backwards(x, z))
         )
 
 
@@ -147,7 +146,7 @@ class SemiImplicitPosterior(ExplicitPosterior):
         self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()
     ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
         shape = (1 + self.extra, *shape, *x.shape[:-1], self.noise_dim)
-        mean, std = mean_and_std(output_of(self.network, x, torch.randn(shape, dtype=x.dtype, device=x.device)))
+        mean, std = mean_and_std(self.network(x, torch.randn(shape, dtype=x.dtype, device=x.device)))
         z = reparameterize(mean[0], std[0])
         return z, log_prob_diagonal(z, mean, std).logsumexp(0) - math.log(1 + self.extra)
 
@@ -167,8 +166,7 @@ class ImplicitPosterior(Posterior):
 
     def sample(self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()) -> Float[Tensor, "*shape_batch d"]:
         # The network broadcasts x against the noise, so what depends on x alone is computed once, however many the samples.
-        noise = torch.randn(*shape, *x.shape[:-1], self.noise_dim, dtype=x.dtype, device=x.device)
-        return output_of(self.network, x, noise)
+        return self.network(x, torch.randn(*shape, *x.shape[:-1], self.noise_dim, dtype=x.dtype, device=x.device))
 
 
 class BasisNoisePosterior(Posterior):
@@ -246,7 +244,7 @@ class BasisNoisePosterior(Posterior):
         self, x: Tensor
     ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d"] | None, Float[Tensor, "*batch i d"]]:
         offset, *gaussian, scales = (
-            output_of(self.network, x)
+            self.network(x)
             .unflatten(-1, (-1, self.latent_dim))
             .split([1, *[1] * self.gaussian, len(self.noise_networks)], dim=-2)
         )
@@ -255,14 +253,7 @@ class BasisNoisePosterior(Posterior):
 
     def _noise(self, x: Tensor, shape: tuple[int, ...]) -> Float[Tensor, "*shape i d"]:
         noise = torch.randn(len(self.noise_networks), *shape, self.noise_dim, dtype=x.dtype, device=x.device)
-        return torch.stack(
-            [output_of(network, each) for network, each in zip(self.noise_networks, noise, strict=True)], dim=-2
-        )
-
-
-def output_of(network: nn.Module, x: Tensor, *others: Tensor) -> Tensor:
-    """The network's output in x's own precision: the 8 bits of bfloat16 under autocast are coarser than a narrow posterior."""
-    return cast(Tensor, network(x, *others)).to(x.dtype)
+        return torch.stack([network(each) for network, each in zip(self.noise_networks, noise, strict=True)], dim=-2)
 
 
 def in_full_precision(x: Tensor) -> torch.autocast:

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 from torch.distributions import MultivariateNormal
 from typer.testing import CliRunner
 
@@ -228,7 +229,7 @@ def test_codes_keep_their_precision_under_autocast(game):
     )
     x = (torch.rand(5, 16) < 0.5).float()
     with torch.autocast("cpu", torch.bfloat16):
-        assert built.decoder.network(torch.randn(5, 3)).dtype == torch.bfloat16  # autocast is at work
+        assert nn.Linear(3, 2)(torch.randn(5, 3)).dtype == torch.bfloat16  # autocast is at work
         z = built.posterior.sample(x, (400,))
     assert z.dtype == torch.float32
     if isinstance(built.posterior, ExplicitPosterior):
