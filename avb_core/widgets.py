@@ -72,7 +72,8 @@ def slowest_redraw() -> float:
     counts as an error. The shortest of three times counts, in this thread alone: what else the machine does should not.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        for shown in (UserWarning, RuntimeWarning):
+            warnings.simplefilter("error", shown)
         return max((explorer.slowest_redraw() for explorer in _shown), default=0.0)
 
 
