@@ -101,6 +101,12 @@ def test_a_missing_python_is_named(tmp_path):
     assert result.returncode == 1 and "there is no 'python-nowhere' here" in result.stderr
 
 
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")  # nothing can be made in it, not even by root
+    result = run_install(sys.executable, tmp_path / "file" / "venv")
+    assert result.returncode == 1 and f"the folder {ROOT} cannot be written" in result.stderr
+
+
 def test_no_network_is_said(tmp_path):
     """pip, pointed at an address on this machine where nobody answers, fails; the message says what to do."""
     unreachable = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull}
