@@ -239,6 +239,7 @@ def print_book(output: Path, stems: list[str] | None = None) -> None:
 def typeset(browser: Browser, path: Path) -> Page:
     """Open an HTML file as it will stand on paper, with its equations set; raise ValueError where something is cut off."""
     page = browser.new_page(viewport={"width": 643, "height": 900})  # as wide as the text on paper: 170 mm
+    page.set_default_timeout(600_000)  # a whole book, on a small machine
     page.emulate_media(media="print", color_scheme="light")
     page.goto(path.as_uri())
     page.evaluate("() => Promise.all([window.MathJax?.startup.promise, document.fonts.ready])")
