@@ -224,9 +224,11 @@ def build_avb_ac(
 ) -> AdaptiveContrastAVB:
     """AVB with adaptive contrast: a sum of `basis` noises that the image scales, coordinate by coordinate.
 
-    With `gaussian` a Gaussian noise is added: a posterior that starts as the VAE's does, and has a width in all directions.
+    With `gaussian` these noises, bounded, bend a Gaussian posterior that starts as the VAE's does.
     """
-    noises = [MLP(noise_dim, noise_widths, latent_dim) for _ in range(basis)]
+    noises: list[nn.Module] = [MLP(noise_dim, noise_widths, latent_dim) for _ in range(basis)]
+    if gaussian:
+        noises = [nn.Sequential(noise, nn.Tanh()) for noise in noises]
     network = networks.of_image(BasisNoisePosterior.outputs(latent_dim, basis, gaussian))
     posterior = BasisNoisePosterior(network, noises, latent_dim, noise_dim, draws, gaussian)
     return AdaptiveContrastAVB(

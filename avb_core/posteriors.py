@@ -174,8 +174,12 @@ class BasisNoisePosterior(Posterior):
 
     The noise networks v_i see no image, so their means and covariances serve all images at once, and those of z follow:
     E z = z0 + Σ a_i ⊙ E v_i and Cov z = Σ diag(a_i) Cov(v_i) diag(a_i). Adaptive contrast needs them (Mescheder et al., ICML
-    version). With `gaussian` another noise std(x) ⊙ ε is added: z starts as a Gaussian posterior does, has a width in all
-    directions, and of this part the covariance is known without draws.
+    version).
+
+    With `gaussian` it is a Gaussian that the noises bend: z = z0 + std ⊙ (ε0 + Σ tanh(a_i) ⊙ v_i(ε_i)). It starts as the VAE's
+    posterior does, and of ε0 the covariance is known without draws. For v_i that are bounded no code lies many standard
+    deviations off the mean. Else rare ones would, where the draws do not see them and no critic has samples to learn from: to
+    be far off lowers log r(z|x), for which a critic ought to charge and does not, so that an encoder flees there.
 
     `network` maps an image to z0, with `gaussian` to the raw std, and to the a_i, one after another: `outputs` numbers. The
     v_i's moments are taken from `draws` draws. As they are estimates, adaptive contrast's ELBO is too high, by up to about
@@ -248,8 +252,10 @@ class BasisNoisePosterior(Posterior):
             .unflatten(-1, (-1, self.latent_dim))
             .split([1, *[1] * self.gaussian, len(self.noise_networks)], dim=-2)
         )
-        std = softplus(gaussian[0].squeeze(-2)) + MINIMUM_STD if gaussian else None
-        return offset.squeeze(-2), std, scales
+        if not gaussian:
+            return offset.squeeze(-2), None, scales
+        std = softplus(gaussian[0]) + MINIMUM_STD
+        return offset.squeeze(-2), std.squeeze(-2), std * scales.tanh()
 
     def _noise(self, x: Tensor, shape: tuple[int, ...]) -> Float[Tensor, "*shape i d"]:
         noise = torch.randn(len(self.noise_networks), *shape, self.noise_dim, dtype=x.dtype, device=x.device)

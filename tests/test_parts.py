@@ -601,9 +601,11 @@ def test_with_the_prior_taken_off_the_optimal_score_is_log_q():
 
 def build_basis_noise(draws=256, gaussian=False):
     network = MLP(3, [8], BasisNoisePosterior.outputs(2, 4, gaussian))
+    noises = [MLP(4, [16], 2) for _ in range(4)]
     with torch.no_grad():
-        network[-1].weight.mul_(3)  # so that the noises' scales tell beside the Gaussian's
-    return BasisNoisePosterior(network, [MLP(4, [16], 2) for _ in range(4)], 2, 4, draws, gaussian)
+        for each in (network, *noises):
+            each[-1].weight.mul_(4)  # so that the noises tell beside the Gaussian
+    return BasisNoisePosterior(network, noises, 2, 4, draws, gaussian)
 
 
 with_and_without_gaussian = pytest.mark.parametrize("gaussian", [False, True])
