@@ -128,7 +128,7 @@ def export_decoder(decoder: Decoder, latent_dim: int, path: Path) -> None:
     """Write a decoder's mean as an ONNX graph from `z`, (n, latent_dim), to `pixels`, with any n."""
     with warnings.catch_warnings():
         # The newer exporter needs a second package, half a minute, and room on stderr; for plain layers both write the same.
-        warnings.filterwarnings("ignore", "You are using the legacy", DeprecationWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             MeanPixels(decoder).eval(),
             (torch.zeros(1, latent_dim),),
