@@ -33,6 +33,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", 
 DECLARED = {explorer.name: explorer for explorer in explorers.read_explorers()}
 PLANE, WALK, CODE = (DECLARED[name] for name in ("four_points_avb", "mnist_walk", "mnist_code"))
 PAGES = [PLANE.chapter, WALK.chapter]
+PATIENCE = 120_000  # milliseconds for a page on a machine that has other work
 
 
 def entry(**changes: Any) -> Explorer:
@@ -243,6 +244,7 @@ def open_explorer(browser, server) -> Iterator:
 
     def open_it(explorer: Explorer, live: bool = True, base: str = server, **options: Any) -> Any:
         context = browser.new_context(viewport={"width": 390, "height": 844}, **options)
+        context.set_default_timeout(PATIENCE)
         contexts.append(context)
         page = context.new_page()
         page.on(
@@ -362,6 +364,7 @@ def test_an_explorer_fits_a_telephone_and_says_what_it_shows(open_explorer):
 
 def test_nothing_is_loaded_before_it_is_seen(browser, server):
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(f"{server}/chapters/{PLANE.chapter}.html", wait_until="networkidle")
@@ -380,6 +383,7 @@ def test_without_javascript_or_a_server_the_picture_stands(open_explorer, site):
 
 def test_without_webassembly_the_picture_stands(browser, server):
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
     page.add_init_script("delete window.WebAssembly")
     page.goto(f"{server}/chapters/{WALK.chapter}.html", wait_until="networkidle")
     figure = page.locator(f"#explorer-{WALK.name}")
