@@ -22,7 +22,7 @@ def keys(text):
         ("by Wu et al.\n(2017), too", "Wu et al.\n(2017)", "wu2017quantitative"),
         ("of VAEs, Tipping and\nBishop (1999) do", "Tipping and\nBishop (1999)", "tipping1999probabilistic"),
         ("Tipping and Bishop's (1999) model", "Tipping and Bishop's (1999)", "tipping1999probabilistic"),
-        ("(Fickinger (2024, eqs. 11–12))", "Fickinger (2024", "fickinger2024bavae"),
+        ("(Fickinger (2019, eqs. 11–12))", "Fickinger (2019", "fickinger2024bavae"),
         ("Mescheder, Nowozin and Geiger (2017b)", "Mescheder, Nowozin and Geiger (2017b)", "mescheder2017numerics"),
         ("Maaløe et al. (2016)", "Maaløe et al. (2016)", "maaloe2016auxiliary"),
         ("Nobody (2001) says", "Nobody (2001)", None),
