@@ -133,7 +133,7 @@ class _Explorer:
         look: list[Any] = [ax.get_title(loc) for ax in self.axes for loc in ("left", "center", "right")]
         for axis in (axis for ax in self.axes for axis in (ax.xaxis, ax.yaxis)):
             ticks = axis.get_ticklocs()
-            labels = axis.get_major_formatter().format_ticks(ticks)
+            labels = axis.get_major_formatter().format_ticks(list(ticks))
             look.append((*axis.get_view_interval(), axis.get_label_text(), *ticks, *labels))
         return look
 

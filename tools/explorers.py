@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pooch
@@ -107,10 +107,10 @@ def export(explorers: Iterable[Explorer], folder: Path) -> None:
         game = load_model(recipe_of(ROOT / explorer.run), ROOT / explorer.run, explorer.pixels).eval()
         model = folder / (explorer.run.replace("/", "-") + ".onnx")
         if not model.exists():
-            export_decoder(game.decoder, game.posterior.latent_dim, model)
+            export_decoder(cast(Decoder, game.decoder), game.posterior.latent_dim, model)
         content = describe(explorer, game)
         (folder / f"{explorer.name}.json").write_text(json.dumps({"model": model.name, **content}), encoding="utf-8")
-        still(explorer, game.decoder, content).save(folder / f"{explorer.name}.png")
+        still(explorer, cast(Decoder, game.decoder), content).save(folder / f"{explorer.name}.png")
 
 
 class MeanPixels(nn.Module):
@@ -209,11 +209,11 @@ def _lively(explorer: Explorer, game: LatentVariableGame) -> list[int]:
     if explorer.coordinates > latent_dim:
         raise ValueError(f"{explorer.name}: coordinates: {explorer.run} has {latent_dim}, got {explorer.coordinates}")
     z = torch.randn(256, latent_dim, generator=torch.Generator().manual_seed(0))
-    effects = []
+    decoder, effects = cast(Decoder, game.decoder), []
     for k in range(latent_dim):
         low, high = z.clone(), z.clone()
         low[:, k], high[:, k] = -1, 1
-        effects.append((game.decoder.mean(high) - game.decoder.mean(low)).square().mean())
+        effects.append((decoder.mean(high) - decoder.mean(low)).square().mean())
     return sorted(torch.stack(effects).topk(explorer.coordinates).indices.tolist())
 
 

@@ -5,7 +5,7 @@ built without explorers, and says so.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -47,7 +47,7 @@ class ShowExplorers(SphinxTransform):
     )  # or the still picture would be taken for one of the chapter's
 
     def apply(self, **kwargs: Any) -> None:
-        for explorer in self.env.explorers:
+        for explorer in cast(Any, self.env).explorers:
             if self.env.docname == f"chapters/{explorer.chapter}":
                 place(self.document, explorer)
 
