@@ -5,7 +5,7 @@ built without explorers, and says so.
 """
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -23,7 +23,6 @@ STILL = " Where JavaScript or WebAssembly is off, the picture stands still."
 def prepare(app: Sphinx) -> None:
     """Export the explorers of the chapters that are built: pictures for Sphinx to find, the rest beside the pages."""
     present = [each for each in read_explorers() if (Path(app.srcdir) / "chapters" / f"{each.chapter}.ipynb").exists()]
-    app.env.explorers = []  # type: ignore[attr-defined]
     if not present:
         return
     live = Path(app.outdir) / FOLDER
@@ -36,19 +35,18 @@ def prepare(app: Sphinx) -> None:
     (Path(app.srcdir) / FOLDER).mkdir()
     for explorer in present:
         (live / f"{explorer.name}.png").rename(Path(app.srcdir) / FOLDER / f"{explorer.name}.png")
-    app.env.explorers = present  # type: ignore[attr-defined]
 
 
 class ShowExplorers(SphinxTransform):
     """Each explorer becomes a numbered figure at the end of its section's own text."""
 
-    default_priority = (
-        NumberFigures.default_priority + 1
-    )  # or the still picture would be taken for one of the chapter's
+    # After it, or the still picture would be taken for one of the chapter's
+    default_priority = NumberFigures.default_priority + 1
 
     def apply(self, **kwargs: Any) -> None:
-        for explorer in cast(Any, self.env).explorers:
-            if self.env.docname == f"chapters/{explorer.chapter}":
+        for explorer in read_explorers():
+            exported = (Path(self.env.srcdir) / FOLDER / f"{explorer.name}.png").exists()
+            if exported and self.env.docname == f"chapters/{explorer.chapter}":
                 place(self.document, explorer)
 
 
@@ -78,4 +76,4 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("builder-inited", prepare)
     app.add_transform(ShowExplorers)
     app.connect("html-page-context", load_script)
-    return {"parallel_read_safe": False, "parallel_write_safe": True}
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
