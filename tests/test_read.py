@@ -1,8 +1,9 @@
-"""`make read`, without a browser: the server that it starts, asked what a browser would ask."""
+"""`make read`: the server that it starts, asked what a browser would ask, and a chapter read in Chromium where there is one."""
 
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,14 +20,25 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """A running `make read` whose port was taken: its address and what it printed up to then."""
     log = tmp_path_factory.mktemp("read") / "log"
+    environment = {
+        name: value for name, value in os.environ.items() if name != "AVB_BUILD"
+    }  # sliders, not still pictures
     with socket.create_server(("127.0.0.1", 0)) as taken, log.open("w") as printed:
         flags = f"--no-browser --ip 127.0.0.1 --port {taken.getsockname()[1]} --IdentityProvider.token=test"
         process = subprocess.Popen(
-            ["make", "read", f"READ_FLAGS={flags}"], cwd=ROOT, stdout=printed, stderr=printed, start_new_session=True
+            ["make", "read", f"READ_FLAGS={flags}"],
+            cwd=ROOT,
+            env=environment,
+            stdout=printed,
+            stderr=printed,
+            start_new_session=True,
         )
         try:
             deadline = time.monotonic() + 60
@@ -60,3 +72,69 @@ def test_both_files_of_a_pair_open_with_outputs(server, chapter, suffix):
     """Whichever of the two is the newer: a clone sets both times at random."""
     notebook = ask(server, f"api/contents/chapters/{chapter.stem}.{suffix}?type=notebook&")["content"]
     assert [cell for cell in notebook["cells"] if cell.get("outputs")]
+
+
+# Notes when a key went down and when the picture changed, in milliseconds
+WATCH = """box => {
+    window.keys = []; window.redraws = [];
+    addEventListener('keydown', () => keys.push(performance.now()), true);
+    const redrawn = () => redraws.push(performance.now());
+    new MutationObserver(redrawn).observe(box.querySelector('img'), {attributeFilter: ['src']});
+}"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+def test_a_slider_moves_the_first_chapter_s_figure(server):
+    """JupyterLab opens the chapter and runs it all; then arrow keys and the mouse move a slider, and the figure follows."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1300, "height": 1000})
+        page.set_default_timeout(120_000)
+        page.goto(f"{server[0]}/lab/tree/{chapters(written_only=True)[0].source.relative_to(ROOT)}?token=test&reset")
+        idle, busy = (
+            page.locator(f".jp-Notebook-ExecutionIndicator[data-status={state}]") for state in ("idle", "busy")
+        )
+        idle.wait_for(state="attached")
+        page.locator(".jp-Notebook h1").first.click()
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        busy.wait_for(state="attached")
+        idle.wait_for(state="attached")
+
+        box = page.locator(".widget-vbox:has(img)").first
+        box.scroll_into_view_if_needed()
+        handle, picture, words = box.get_by_role("slider").first, box.locator("img"), box.locator(".widget-label").last
+        box.evaluate(WATCH)
+
+        def redrawn(move):
+            """The seconds from a key to its picture, after `move` has changed picture and words."""
+            before, said, drawn = picture.screenshot(), words.inner_text(), page.evaluate("redraws.length")
+            move()
+            page.wait_for_function("drawn => redraws.length > drawn", arg=drawn)
+            assert picture.screenshot() != before and words.inner_text() != said
+            return page.evaluate("(redraws.at(-1) - keys.at(-1)) / 1000")
+
+        handle.focus()
+        waits = [redrawn(lambda: page.keyboard.press("ArrowRight")) for _ in range(5)]
+        assert min(waits) < 0.5, waits
+
+        # Thirty keys at once: those that come while the kernel draws are passed over, up to the last.
+        value, said = float(handle.get_attribute("aria-valuenow")), words.inner_text()
+        drawn = page.evaluate("redraws.length")
+        for _ in range(30):
+            page.keyboard.press("ArrowLeft")
+        page.wait_for_timeout(3000)
+        assert float(handle.get_attribute("aria-valuenow")) < value
+        assert words.inner_text() != said
+        assert 1 <= page.evaluate("redraws.length") - drawn <= 30
+
+        def drag():
+            place = handle.bounding_box()
+            page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+            page.mouse.down()
+            page.mouse.move(place["x"] + 60, place["y"] + place["height"] / 2, steps=5)
+            page.mouse.up()
+
+        redrawn(drag)
+        browser.close()
