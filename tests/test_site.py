@@ -252,3 +252,31 @@ def test_hints_and_code_unfold(visit):
     assert not code.locator("pre").first.is_visible()
     code.locator("summary").click()
     assert code.locator("pre").first.is_visible()
+
+
+# Rules of axe-core that a reader with a screen reader, or with weak sight, depends on
+RULES = ["button-name", "document-title", "heading-order", "html-has-lang", "image-alt", "label", "link-name", "list"]
+
+
+@pytest.mark.parametrize(
+    ("path", "rules"),
+    [
+        ("index.html", [*RULES, "color-contrast"]),
+        (
+            "chapters/15_notation.html",
+            [*RULES, "color-contrast"],
+        ),  # the shortest: on a long page contrast takes minutes
+        ("chapters/01_latent_variables.html", RULES),
+        ("ledger.html", RULES),
+        ("references.html", RULES),
+    ],
+)
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_pages_bar_nobody(browser, site, path, rules, mode):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe()
+    page = browser.new_page(color_scheme=mode)
+    page.goto(f"{site.as_uri()}/{path}")
+    page.evaluate("() => window.MathJax?.startup?.promise")
+    found = axe.run(page, options={"runOnly": rules, "resultTypes": ["violations"]}).response["violations"]
+    page.close()
+    assert [(each["id"], node["html"][:200]) for each in found for node in each["nodes"]] == []
