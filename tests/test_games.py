@@ -255,7 +255,7 @@ class LinearNoise(BasisNoisePosterior):
         super().__init__(nn.Linear(3, 2 * 3), [nn.Linear(2, 2, bias=False) for _ in range(2)], 2, 2, draws=2)
 
     def exact(self, x):
-        offset, scales = self._of_image(x)
+        offset, _, scales = self._of_image(x)
         factors = [scales[..., i, :, None] * network.weight for i, network in enumerate(self.noise_networks)]
         covariance = sum(factor @ factor.mT for factor in factors)
         return offset, covariance

@@ -164,7 +164,7 @@ def test_the_profile_comes_from_the_environment(monkeypatch):
 @pytest.mark.parametrize(
     "arguments, named",
     [
-        (("five_points", "vae", "quick"), "experiment: expected one of .*four_points, mnist, .*got 'five_points'"),
+        (("five_points", "vae", "quick"), "experiment: expected one of .*four_points, .*mnist, .*got 'five_points'"),
         (("four_points", "gan", "quick"), "game: expected one of aae, .*vae, got 'gan'"),
         (("four_points", "vae", "slow"), "profile: expected one of full, quick, got 'slow'"),
         (("mnist", "vae", "full"), "book.toml has no settings for mnist with vae under the profile full"),
@@ -345,6 +345,7 @@ def test_a_run_leaves_everything_in_its_folder(experiment, game, small, tmp_path
         per_image, about = load_tensors(tmp_path / "per_image.safetensors")
         assert about["seed"] == 1 and about["game"] == game
         of_the_whole = {"importance_samples", "images", "annealing", "log_likelihood", "ais_gap"}
+        of_the_whole |= {"active_units", "kl_moments", "kl_knn"}
         assert measured.keys() == {*per_image, *of_the_whole} and ("elbo" in measured) == (game != "avb")
         for name, values in per_image.items():
             assert values.shape == ((4,) if name == "ais" else (20,))
