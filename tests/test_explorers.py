@@ -3,13 +3,9 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +24,6 @@ from tools import explorers
 from tools.book import ROOT
 from tools.explorers import Explorer, describe, export_decoder, fetch_runtime, paint, paint_plane, plane_codes
 
-CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 DECLARED = {explorer.name: explorer for explorer in explorers.read_explorers()}
 PLANE, WALK, CODE = (DECLARED[name] for name in ("four_points_avb", "mnist_walk", "mnist_code"))
 PAGES = [PLANE.chapter, WALK.chapter]
@@ -213,26 +208,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(site: Path) -> Iterator[str]:
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(site))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium here")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+def server(site, serve) -> Iterator[str]:
+    """The address of the site on this machine."""
+    with serve(site) as address:
+        yield address
 
 
 @pytest.fixture

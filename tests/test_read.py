@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,9 +17,6 @@ from tools.book import ROOT, chapters
 pytestmark = pytest.mark.skipif(
     not (ROOT / ".venv" / "installed").exists(), reason="make has not set up its environment"
 )
-
-
-CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 
 
 @pytest.fixture(scope="module")
@@ -83,58 +79,51 @@ WATCH = """box => {
 }"""
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
-def test_a_slider_moves_the_first_chapter_s_figure(server):
+def test_a_slider_moves_the_first_chapter_s_figure(server, browser):
     """JupyterLab opens the chapter and runs it all; then arrow keys and the mouse move a slider, and the figure follows."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1300, "height": 1000})
-        page.set_default_timeout(300_000)  # on a busy machine the chapter takes a minute
-        page.goto(f"{server[0]}/lab/tree/{chapters(written_only=True)[0].source.relative_to(ROOT)}?token=test&reset")
-        idle, busy = (
-            page.locator(f".jp-Notebook-ExecutionIndicator[data-status={state}]") for state in ("idle", "busy")
-        )
-        idle.wait_for(state="attached")
-        page.locator(".jp-Notebook h1").first.click()
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        busy.wait_for(state="attached")
-        idle.wait_for(state="attached")
+    page = browser.new_page(viewport={"width": 1300, "height": 1000})
+    page.set_default_timeout(300_000)  # on a busy machine the chapter takes a minute
+    page.goto(f"{server[0]}/lab/tree/{chapters(written_only=True)[0].source.relative_to(ROOT)}?token=test&reset")
+    idle, busy = (page.locator(f".jp-Notebook-ExecutionIndicator[data-status={state}]") for state in ("idle", "busy"))
+    idle.wait_for(state="attached")
+    page.locator(".jp-Notebook h1").first.click()
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    busy.wait_for(state="attached")
+    idle.wait_for(state="attached")
 
-        box = page.locator(".widget-vbox:has(img)").first
-        box.scroll_into_view_if_needed()
-        handle, picture, words = box.get_by_role("slider").first, box.locator("img"), box.locator(".widget-label").last
-        box.evaluate(WATCH)
+    box = page.locator(".widget-vbox:has(img)").first
+    box.scroll_into_view_if_needed()
+    handle, picture, words = box.get_by_role("slider").first, box.locator("img"), box.locator(".widget-label").last
+    box.evaluate(WATCH)
 
-        def redrawn(move):
-            """The seconds from a key to its picture, after `move` has changed picture and words."""
-            before, said, drawn = picture.screenshot(), words.inner_text(), page.evaluate("redraws.length")
-            move()
-            page.wait_for_function("drawn => redraws.length > drawn", arg=drawn)
-            assert picture.screenshot() != before and words.inner_text() != said
-            return page.evaluate("(redraws.at(-1) - keys.at(-1)) / 1000")
+    def redrawn(move):
+        """The seconds from a key to its picture, after `move` has changed picture and words."""
+        before, said, drawn = picture.screenshot(), words.inner_text(), page.evaluate("redraws.length")
+        move()
+        page.wait_for_function("drawn => redraws.length > drawn", arg=drawn)
+        assert picture.screenshot() != before and words.inner_text() != said
+        return page.evaluate("(redraws.at(-1) - keys.at(-1)) / 1000")
 
-        handle.focus()
-        waits = [redrawn(lambda: page.keyboard.press("ArrowRight")) for _ in range(5)]
-        assert min(waits) < 0.5, waits
+    handle.focus()
+    waits = [redrawn(lambda: page.keyboard.press("ArrowRight")) for _ in range(5)]
+    assert min(waits) < 0.5, waits
 
-        # Thirty keys at once: those that come while the kernel draws are passed over, up to the last.
-        value, said = float(handle.get_attribute("aria-valuenow")), words.inner_text()
-        drawn = page.evaluate("redraws.length")
-        for _ in range(30):
-            page.keyboard.press("ArrowLeft")
-        page.wait_for_timeout(3000)
-        assert float(handle.get_attribute("aria-valuenow")) < value
-        assert words.inner_text() != said
-        assert 1 <= page.evaluate("redraws.length") - drawn <= 30
+    # Thirty keys at once: those that come while the kernel draws are passed over, up to the last.
+    value, said = float(handle.get_attribute("aria-valuenow")), words.inner_text()
+    drawn = page.evaluate("redraws.length")
+    for _ in range(30):
+        page.keyboard.press("ArrowLeft")
+    page.wait_for_timeout(3000)
+    assert float(handle.get_attribute("aria-valuenow")) < value
+    assert words.inner_text() != said
+    assert 1 <= page.evaluate("redraws.length") - drawn <= 30
 
-        def drag():
-            place = handle.bounding_box()
-            page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
-            page.mouse.down()
-            page.mouse.move(place["x"] + 60, place["y"] + place["height"] / 2, steps=5)
-            page.mouse.up()
+    def drag():
+        place = handle.bounding_box()
+        page.mouse.move(place["x"] + place["width"] / 2, place["y"] + place["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(place["x"] + 60, place["y"] + place["height"] / 2, steps=5)
+        page.mouse.up()
 
-        redrawn(drag)
-        browser.close()
+    redrawn(drag)

@@ -1,13 +1,9 @@
 """The static book: built once without a warning, whole in itself, and read in a browser that is offline."""
 
 import re
-import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -19,7 +15,6 @@ from tools.book import ROOT, chapters
 from tools.ledger import KINDS_CHECKED, read_rows
 from tools.site import escape
 
-CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 WRITTEN = chapters(written_only=True)
 # What a browser fetches by itself, by the attribute that names it
 FETCHED = {
@@ -165,17 +160,6 @@ def test_a_folder_that_is_no_site_is_left_alone(tmp_path):
 # In a browser, without a network, from the folder on disk
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium here")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def visit(browser, site) -> Iterator:
     """A function that opens a page of the site; whatever a page asks for in vain, or says, fails the test at its end."""
@@ -203,17 +187,10 @@ def visit(browser, site) -> Iterator:
 
 
 @pytest.fixture
-def server(site) -> Iterator[str]:
+def server(site, serve) -> Iterator[str]:
     """The address of the site on this machine."""
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(site))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with serve(site) as address:
+        yield address
 
 
 def test_every_page_loads_and_fits_a_telephone(visit, pages):
