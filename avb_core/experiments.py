@@ -35,9 +35,9 @@ from avb_core.evaluation import (
     kl_to_prior_moments,
     log_likelihood_quadrature,
 )
-from avb_core.games import AVB
+from avb_core.games import AVB, LatentVariableGame
 from avb_core.gaussian import log_prob_standard_normal
-from avb_core.models import Architecture, LatentVariableGame
+from avb_core.models import Architecture
 from avb_core.pictures import LinearReadout, nearest_neighbours, sharpness, sliced_wasserstein
 from avb_core.posteriors import ExplicitPosterior
 from avb_core.testbeds import EightSchools, NoisyRadius

@@ -31,8 +31,6 @@ from avb_core.posteriors import (
     SemiImplicitPosterior,
 )
 
-LatentVariableGame = VAE | IWAE | AVB  # the games with a likelihood: each has a posterior and a decoder
-
 
 class Architecture(Protocol):
     """Networks for images of one size. `outputs` is always a number of plain outputs."""

@@ -14,7 +14,8 @@ from lightning_fabric import Fabric
 
 from avb_core.data import Dataset, Split
 from avb_core.experiments import EXPERIMENTS, Experiment
-from avb_core.models import ARCHITECTURES, GAMES, Convolutional, FullyConnected, LatentVariableGame
+from avb_core.games import LatentVariableGame
+from avb_core.models import ARCHITECTURES, GAMES, Convolutional, FullyConnected
 from avb_core.runs import load_tensors, provenance, read_json, save_tensors, write_json
 from avb_core.training import TrainingConfig, train
 

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from avb_core._validate import NotANumber
 from avb_core.data import Dataset
-from avb_core.games import Game
+from avb_core.games import Game, LatentVariableGame
 from avb_core.runs import digest_of, load_tensors, read_json_lines, save_tensors, write_atomically, write_json
 
 Monitor = Callable[[Any], Mapping[str, float]]  # of the game that is played
@@ -43,7 +43,9 @@ class TrainingConfig:
 
     `updates` gives the moves per round of players that make more than one, as the k of 'k discriminator steps'. With
     `simultaneous`, all players differentiate at the same point before anyone moves, as printed in AVB's algorithm 1, and each
-    moves once. `average` is the decay of an exponential moving average of all weights, which is what training returns.
+    moves once. During the first `warm_up` of the steps, a share, the weight of the KL rises from 0 to 1 in equal parts (Bowman
+    et al., 2016): a decoder that does not know yet what a code is good for would have codes given up that it could use later.
+    `average` is the decay of an exponential moving average of all weights, which is what training returns.
     """
 
     steps: int
@@ -54,6 +56,7 @@ class TrainingConfig:
     betas: tuple[float, float] = (0.5, 0.999)
     schedule: Literal["constant", "cosine"] = "constant"
     average: float | None = None
+    warm_up: float = 0.0
     seed: int = 0
     log_every: int = 100
     checkpoint_every: int = 1000
@@ -74,11 +77,15 @@ class TrainingConfig:
             raise ValueError(f"schedule: expected 'constant' or 'cosine', got {self.schedule!r}")
         if self.simultaneous and any(count != 1 for count in self.updates.values()):
             raise ValueError(f"updates: expected one update per player when simultaneous, got {dict(self.updates)}")
+        if not 0 <= self.warm_up < 1:
+            raise ValueError(f"warm_up: expected a share of the steps in [0, 1), got {self.warm_up}")
         if self.average is not None and not 0 <= self.average < 1:
             raise ValueError(f"average: expected a decay in [0, 1), got {self.average}")
 
     def require_players(self, game: Game) -> None:
-        """Raise ValueError unless every player of the game has a learning rate and nobody else has one."""
+        """Raise ValueError unless every player of the game has a learning rate and nobody else, and the game can warm up."""
+        if self.warm_up and not isinstance(game, LatentVariableGame):
+            raise ValueError(f"warm_up: a {type(game).__name__} has no KL whose weight could rise; expected 0")
         players, rated = set(game.players), set(self.learning_rates)
         if players != rated or not set(self.updates) <= players:
             raise ValueError(
@@ -100,10 +107,10 @@ def train(
 ) -> list[dict[str, float]]:
     """Play `game` on `data` in place and return the logged metrics, a dictionary for each log step.
 
-    Logged are `step`, `seconds`, each player's mean loss since the last log step (`<player>_loss`, nats), and what `monitor`
-    returns for the game; each row is handed to `on_log` as well. With a `folder`, metrics and checkpoints are kept there and a
-    run that was stopped resumes; a finished one is loaded. At the end the game holds the averaged weights if `config.average`
-    is set.
+    Logged are `step`, `seconds`, each player's mean loss since the last log step (`<player>_loss`, nats; while the game warms
+    up, with the KL as it was weighed), and what `monitor` returns for the game; each row is handed to `on_log` as well. With a
+    `folder`, metrics and checkpoints are kept there and a run that was stopped resumes; a finished one is loaded. At the end
+    the game holds the averaged weights if `config.average` is set.
 
     Raises TrainingDiverged at a loss that is not finite, WrongCheckpoint if the folder holds a run of another game, data or
     configuration, CorruptFile if its checkpoint was altered, ValueError if the configuration does not fit the game.
@@ -171,6 +178,7 @@ class _Play:
     def play_round(self, data: Dataset) -> None:
         self._seed()
         self._set_learning_rates()
+        self._set_kl_weight()
         if self.config.simultaneous:
             x = self._batch(data, draw=self.step)
             for player in self.game.players:
@@ -231,6 +239,11 @@ class _Play:
         for player, optimizer in self.optimizers.items():
             for group in optimizer.param_groups:
                 group["lr"] = factor * self.config.learning_rates[player]
+
+    def _set_kl_weight(self) -> None:
+        if isinstance(self.game, LatentVariableGame):
+            warming = self.config.warm_up * self.config.steps
+            self.game.kl_weight = min(1.0, self.step / warming) if warming else 1.0
 
     # -- measuring --------------------------------------------------------------------------------------------------------
 
@@ -316,6 +329,8 @@ class _Play:
         raise WrongCheckpoint(f"{path} belongs to another run ({details}). Choose another folder or remove it.")
 
     def finish(self) -> None:
+        if isinstance(self.game, LatentVariableGame):
+            self.game.kl_weight = 1.0
         if self.averaged is not None:
             self.game.load_state_dict(self.averaged.module.state_dict())
 

@@ -20,7 +20,7 @@ from avb_core.critics import InnerProductCritic
 from avb_core.data import Images, four_points
 from avb_core.decoders import BernoulliDecoder, GaussianDecoder
 from avb_core.divergences import kl
-from avb_core.games import AVB, VAE
+from avb_core.games import AVB, GAN, IWAE, VAE
 from avb_core.networks import MLP, ConcatenationMLP
 from avb_core.posteriors import GaussianPosterior, ImplicitPosterior
 from avb_core.runs import CorruptFile, load_tensors
@@ -69,6 +69,7 @@ RUNS = {
     "vae-averaged-cosine": (build_vae, grey_images, config(["model"], average=0.9, schedule="cosine")),
     "avb": (build_avb, four_points, AVB_CONFIG),
     "avb-averaged-cosine": (build_avb, grey_images, config(updates={"critic": 2}, average=0.9, schedule="cosine")),
+    "avb-warmed-up": (build_avb, grey_images, config(warm_up=0.6)),
     "avb-simultaneous": (build_avb, grey_images, config(simultaneous=True, average=0.5, schedule="cosine")),
 }
 every_run = pytest.mark.parametrize("run", RUNS.values(), ids=RUNS.keys())
@@ -399,6 +400,8 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         ({"simultaneous": True, "updates": {"critic": 2}}, "updates"),
         ({"average": 1.0}, "average"),
         ({"average": -0.1}, "average"),
+        ({"warm_up": 1.0}, "warm_up"),
+        ({"warm_up": -0.1}, "warm_up"),
         ({"seed": -1}, "seed"),
     ],
 )
@@ -518,6 +521,39 @@ def test_learning_rates_follow_a_cosine(monkeypatch):
     expected = [1e-3 * 0.5 * (1 + math.cos(math.pi * step / 23)) for step in range(23)]
     assert seen["model"] == pytest.approx(expected, rel=1e-12)
     assert seen["critic"] == pytest.approx(np.repeat(expected, 2) * 4, rel=1e-12)
+
+
+def build_iwae(k=1):
+    torch.manual_seed(0)
+    return IWAE(GaussianPosterior(MLP(4, [6], 4), 2), BernoulliDecoder(MLP(2, [6], 4)), k)
+
+
+@pytest.mark.parametrize("build", [build_vae, build_iwae, build_avb])
+def test_the_weight_of_the_kl_rises_while_a_training_warms_up(build):
+    seen = []
+
+    def weigh(game):
+        """The share of the KL in the loss, found by weighing it as it is weighed now, not at all, and whole."""
+        kept, found = game.kl_weight, []
+        for weight in (kept, 0.0, 1.0):
+            game.kl_weight = weight
+            torch.manual_seed(0)
+            found.append(game.model_loss(four_points().batch(torch.arange(4))).item())
+        game.kl_weight = kept
+        seen.append((found[0] - found[1]) / (found[2] - found[1]))
+        return {}
+
+    game = build()
+    how = config(list(game.players), steps=20, warm_up=0.5, log_every=1)
+    train(game, four_points(), how, monitor=weigh)
+    assert seen == pytest.approx([*(step / 10 for step in range(10)), *[1.0] * 10], abs=1e-3)
+    assert game.kl_weight == 1
+
+
+def test_without_a_kl_nothing_can_warm_up():
+    game = GAN(MLP(2, [6], 4), MLP(4, [6], 1), latent_dim=2)
+    with pytest.raises(ValueError, match="^warm_up: a GAN has no KL"):
+        train(game, four_points(), config(["discriminator", "generator"], warm_up=0.5))
 
 
 def test_a_vae_learns_the_four_points():

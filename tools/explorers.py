@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from avb_core.data import DataMissing, cache_folder, retrieve
 from avb_core.decoders import Decoder
-from avb_core.models import LatentVariableGame
+from avb_core.games import LatentVariableGame
 from avb_core.plots import PALETTE
 from avb_core.recipes import load_model, recipe_of
 from avb_core.runs import load_tensors

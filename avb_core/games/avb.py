@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from avb_core.critics import Critic
 from avb_core.decoders import Likelihood
 from avb_core.divergences import CriticObjective, logistic
-from avb_core.games.game import Game
+from avb_core.games.game import LatentVariableGame
 from avb_core.posteriors import Posterior
 
 
-class AVB(Game):
+class AVB(LatentVariableGame):
     """Encoder and decoder against a critic (Mescheder et al., algorithm 1 with its two misprints mended).
 
     The critic learns log q(z|x) − log p(z) from pairs (x, z); the model descends E[log ratio − log p(x|z)] with that ratio
@@ -51,7 +51,7 @@ class AVB(Game):
     def model_loss(self, x: Float[Tensor, "batch n"]) -> Float[Tensor, ""]:
         """E[T(x, z) − log p(x|z)], the negative of eq. 3.9 with the current critic for T*. Not a bound on −log p(x)."""
         z = self.posterior.sample(x)
-        return (self.log_ratio(x, z) - self.decoder.log_prob(x, z)).mean()
+        return (self.kl_weight * self.log_ratio(x, z) - self.decoder.log_prob(x, z)).mean()
 
     def log_ratio(
         self, x: Float[Tensor, "*batch n"], z: Float[Tensor, "*shape_batch d"]

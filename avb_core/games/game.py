@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from avb_core.decoders import Likelihood
+from avb_core.posteriors import Posterior
+
 
 class Game(nn.Module, ABC):
     """Base of all games.
@@ -29,3 +32,15 @@ class Game(nn.Module, ABC):
         return [
             parameter for module in self.players[player] for parameter in module.parameters() if parameter.requires_grad
         ]
+
+
+class LatentVariableGame(Game):
+    """A game whose model is a posterior and a likelihood, and whose model's loss is E[log q(z|x)/p(z) − log p(x|z)] or kin.
+
+    `kl_weight` multiplies log q(z|x)/p(z) there. It is 1, the ELBO, but for a training that warms up
+    (`training.TrainingConfig.warm_up`).
+    """
+
+    posterior: Posterior
+    decoder: Likelihood
+    kl_weight: float = 1.0

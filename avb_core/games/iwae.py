@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 from avb_core.bounds import iwlb
 from avb_core.decoders import Likelihood
-from avb_core.games.game import Game
+from avb_core.games.game import LatentVariableGame
 from avb_core.gaussian import log_prob_diagonal, log_prob_standard_normal, reparameterize
 from avb_core.posteriors import ExplicitPosterior, GaussianPosterior
 
 
-class IWAE(Game):
+class IWAE(LatentVariableGame):
     """Maximize the importance weighted lower bound L_k (Burda, Grosse and Salakhutdinov, 2016) with an explicit posterior.
 
     The signal of the encoder's gradient sinks below its noise as k grows (Rainforth et al., 2018). With
@@ -21,6 +21,8 @@ class IWAE(Game):
     Any posterior that knows its density will do, and k = 1 is the ELBO; the doubly reparameterized estimator is for the
     Gaussian one. Raises ValueError for k < 1, and for another posterior with `doubly_reparameterized`.
     """
+
+    posterior: ExplicitPosterior
 
     def __init__(
         self, posterior: ExplicitPosterior, decoder: Likelihood, k: int, doubly_reparameterized: bool = False
@@ -46,13 +48,16 @@ class IWAE(Game):
         """−L_k, a mean over the images, from k codes for each."""
         if not self.doubly_reparameterized:
             z, log_q = self.posterior.sample_with_log_prob(x, (self.k,))
-            return -iwlb(self.decoder.log_prob(x, z) + log_prob_standard_normal(z) - log_q).mean()
+            return -iwlb(self._log_weights(x, z, log_q)).mean()
         mean, std = self.posterior(x)
         z = reparameterize(mean, std, mean.new_empty(self.k, *mean.shape).normal_())
         log_q = log_prob_diagonal(z, mean.detach(), std.detach())
-        log_weights = self.decoder.log_prob(x, z) + log_prob_standard_normal(z) - log_q
+        log_weights = self._log_weights(x, z, log_q)
         if z.requires_grad:
             # L_k hands ŵ_j ∂log w_j/∂z_j to each code; on its way on to the encoder it is weighed by ŵ_j once more.
             normalized = log_weights.detach().softmax(0)[..., None]
             z.register_hook(lambda gradient: normalized * gradient)
         return -iwlb(log_weights).mean()
+
+    def _log_weights(self, x: Tensor, z: Tensor, log_q: Tensor) -> Float[Tensor, "k batch"]:
+        return self.decoder.log_prob(x, z) + self.kl_weight * (log_prob_standard_normal(z) - log_q)
