@@ -15,7 +15,7 @@ from scipy.special import ndtr
 from torch import Tensor
 
 from avb_core._validate import require_no_nan
-from avb_core.decoders import Likelihood
+from avb_core.decoders import Decoder, Likelihood
 from avb_core.gaussian import (
     kl_standard_normal,
     log_prob_diagonal,
@@ -273,6 +273,18 @@ def active_units(posterior: Posterior, x: Float[Tensor, "batch n"], samples: int
     of_each = [(z.mean(0), z.var(0)) for z in (posterior.sample(few, (samples,)).detach() for few in few_at_a_time)]
     means, variances = (torch.cat(parts) for parts in zip(*of_each, strict=True))
     return int((means.var(0) - variances.mean(0) / samples > threshold).sum())
+
+
+@torch.no_grad()
+def coordinate_effects(decoder: Decoder, latent_dim: int, codes: int = 256, seed: int = 0) -> Float[Tensor, "d"]:
+    """How much each latent variable moves the image: the mean square change of E[x | z] from z_j = −1 to 1, all else drawn."""
+    z = torch.randn(codes, latent_dim, generator=torch.Generator().manual_seed(seed))
+    z = z.to(next(decoder.parameters()))
+    moved = z.repeat(2, latent_dim, 1, 1)
+    for side, value in enumerate((-1, 1)):
+        moved[side].diagonal(dim1=0, dim2=2).fill_(value)
+    low, high = (torch.stack([decoder.mean(each) for each in half]) for half in moved)
+    return (high - low).square().mean((1, 2))
 
 
 def energy_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:

@@ -16,6 +16,7 @@ from avb_core.evaluation import (
     FittedProposal,
     MomentMatchedProposal,
     active_units,
+    coordinate_effects,
     iwlb_log_likelihood,
     kl_nearest_neighbour,
     kl_to_prior_histogram,
@@ -446,6 +447,22 @@ def test_active_units(batch, monkeypatch):
     assert active_units(Spread(), torch.randn(5000, 1)) == 2
     with pytest.raises(ValueError, match="^x, samples: "):
         active_units(Spread(), torch.randn(1, 1))
+
+
+def test_effects_of_coordinates():
+    """A product of two coordinates moves with one of them as far as the other is wide; a third one does nothing."""
+
+    class Product(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, z):
+            return torch.stack([self.scale * z[..., 0], z[..., 0] * z[..., 1]], dim=-1)
+
+    effects = coordinate_effects(GaussianDecoder(Product()), 3, codes=20_000)
+    # (2 · 0.5)² and 4 E z₂², a mean over the two pixels; of the second coordinate the product alone
+    torch.testing.assert_close(effects, torch.tensor([2.5, 2.0, 0.0]), rtol=0.05, atol=0)
 
 
 def test_estimates():

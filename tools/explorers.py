@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from avb_core.data import DataMissing, cache_folder, retrieve
 from avb_core.decoders import Decoder
+from avb_core.evaluation import coordinate_effects
 from avb_core.games import LatentVariableGame
 from avb_core.plots import PALETTE
 from avb_core.recipes import load_model, recipe_of
@@ -208,13 +209,8 @@ def _lively(explorer: Explorer, game: LatentVariableGame) -> list[int]:
     latent_dim = game.posterior.latent_dim
     if explorer.coordinates > latent_dim:
         raise ValueError(f"{explorer.name}: coordinates: {explorer.run} has {latent_dim}, got {explorer.coordinates}")
-    z = torch.randn(256, latent_dim, generator=torch.Generator().manual_seed(0))
-    decoder, effects = cast(Decoder, game.decoder), []
-    for k in range(latent_dim):
-        low, high = z.clone(), z.clone()
-        low[:, k], high[:, k] = -1, 1
-        effects.append((decoder.mean(high) - decoder.mean(low)).square().mean())
-    return sorted(torch.stack(effects).topk(explorer.coordinates).indices.tolist())
+    effects = coordinate_effects(cast(Decoder, game.decoder), latent_dim)
+    return sorted(effects.topk(explorer.coordinates).indices.tolist())
 
 
 def _subscript(number: int) -> str:
