@@ -118,9 +118,12 @@ def measure_four_points(game: LatentVariableGame, blocks: int = 5, per_image: in
 
 
 def watch_images(game: LatentVariableGame, test: data.Images, k: int = 50) -> dict[str, float]:
-    """A true bound on the test log-likelihood while training, from few samples so as not to slow it."""
+    """A true bound on the test log-likelihood while training, and the latent variables in use; cheap, so as not to slow it."""
     x = _batch(test, game, len(test))
-    return {"test_iwlb": float(iwlb_log_likelihood(game.decoder, _proposal(game), x, k).mean())}
+    return {
+        "test_iwlb": float(iwlb_log_likelihood(game.decoder, _proposal(game), x, k).mean()),
+        "active_units": active_units(game.posterior, x, samples=16),
+    }
 
 
 @torch.no_grad()

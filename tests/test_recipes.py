@@ -342,6 +342,8 @@ def test_a_run_leaves_everything_in_its_folder(experiment, game, small, tmp_path
         assert {"elbo", "kl_knn", "kl_histogram", "reconstruction"} <= measured.keys()
     else:
         assert result["data"]["name"] == "digits" and measured["iwlb"]["stderr"] > 0
+        watched = read_json_lines(tmp_path / "metrics.jsonl")[-1]
+        assert watched["test_iwlb"] < 0 and 0 <= watched["active_units"] <= of.settings["latent_dim"]
         per_image, about = load_tensors(tmp_path / "per_image.safetensors")
         assert about["seed"] == 1 and about["game"] == game
         of_the_whole = {"importance_samples", "images", "annealing", "log_likelihood", "ais_gap"}
