@@ -1,7 +1,7 @@
 """Experiments: each has its data, its likelihood, what is watched while a game trains on it, and what is measured then."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from typing import Any, cast
@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributions import MultivariateNormal
 
 from avb_core import data, faces
 from avb_core.annealing import Annealing, ais_log_likelihood
@@ -280,7 +281,9 @@ def measure_pictures(
     without the noise of single pixels.
 
     `feature_distance` is `pictures.sliced_wasserstein` of as many generated pictures to them, a mean over scales and over three
-    sets of pictures, whose spread gives the error; `feature_distance_floor` is that of as many training pictures. `sharpness`
+    sets of pictures, whose spread gives the error; `feature_distance_floor` is that of as many training pictures. As codes of
+    the prior may fall where no picture's code is, `feature_distance_fitted` is that of pictures from codes of a Gaussian with
+    the moments of the encoder's codes of all test pictures, and `kl_moments` their lower bound on KL(q(z) ‖ p(z)). `sharpness`
     of generated pictures, and of reconstructions, is relative to the test pictures'. `nearest_training` is the median distance
     of a generated picture to the nearest training picture, relative to that of a held-out one: far below 1 it tells of learning
     by heart.
@@ -313,15 +316,18 @@ def measure_pictures(
         measured["bits_per_dimension"] = asdict(Estimate(best.value * in_bits, -best.stderr * in_bits))
         values |= bounds
 
+    codes = torch.cat([game.posterior.sample(few) for few in _batch(test, game, len(test)).split(PICTURES_AT_A_TIME)])
+    measured["kl_moments"] = asdict(kl_to_prior_moments(codes))
+    of_codes = MultivariateNormal(codes.mean(0), codes.T.cov())
+    from_fitted = [decoded(game.decoder, of_codes.sample((len(x),))) for _ in range(3)]
     sets = [decoded(game.decoder, torch.randn_like(z)) for _ in range(3)]
     others = _batch(train, game, len(x))
     values["sharpness"] = sharpness(sets[0], shape) / sharpness(x, shape).mean()
     values["sharpness_reconstructed"] = sharpness(reconstructed, shape) / sharpness(x, shape).mean()
-    by_scale = [sliced_wasserstein(each, x[: len(each)], shape) for each in sets]
+    by_scale = [sliced_wasserstein(each, x, shape) for each in sets]
     floor = sliced_wasserstein(others, x[: len(others)], shape)
-    measured["feature_distance"] = asdict(
-        Estimate.of_mean(torch.tensor([sum(each.values()) / len(each) for each in by_scale]))
-    )
+    measured["feature_distance"] = _mean_distance(by_scale)
+    measured["feature_distance_fitted"] = _mean_distance([sliced_wasserstein(each, x, shape) for each in from_fitted])
     measured["feature_distance_floor"] = sum(floor.values()) / len(floor)
     measured["feature_distance_by_scale"] = {
         str(side): {"generated": sum(each[side] for each in by_scale) / 3, "floor": floor[side]} for side in floor
@@ -338,6 +344,10 @@ def measure_pictures(
     per_image = {name: value.float() for name, value in values.items()}
     measured |= {name: asdict(Estimate.of_mean(value)) for name, value in per_image.items()}
     return measured, per_image | tensors
+
+
+def _mean_distance(by_scale: Sequence[Mapping[int, float]]) -> dict[str, float]:
+    return asdict(Estimate.of_mean(torch.tensor([sum(each.values()) / len(each) for each in by_scale])))
 
 
 def decoded(decoder: Any, z: Float[Tensor, "n d"]) -> Float[Tensor, "n pixels"]:

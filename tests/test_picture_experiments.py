@@ -1,5 +1,6 @@
 """Measuring models of pictures: against a model that is the truth itself, and through a whole run of a recipe."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -110,6 +111,7 @@ def test_the_truth_is_measured_as_such(measured):
     for name in ("sharpness", "sharpness_reconstructed"):
         assert of_truth[name]["value"] == pytest.approx(1, abs=4 * of_truth[name]["stderr"] + 1e-2)
     assert 0.8 < of_truth["nearest_training"] < 1.25
+    assert of_truth["feature_distance_fitted"]["value"] < 1.15 * of_truth["feature_distance_floor"]
     # The codes are a monotone function of the attributes, and nearly a linear one.
     assert list(of_truth["attributes"]) == list(ATTRIBUTES) and min(of_truth["attributes"].values()) > 0.85
     assert of_truth["interpolation"]["value"] < 0.5 * of_truth["crossfade"]["value"]
@@ -125,6 +127,35 @@ def test_blur_is_measured_as_such(measured):
     by_scale = blurred["feature_distance_by_scale"]
     assert by_scale["64"]["generated"] > 1.5 * by_scale["64"]["floor"]
     assert blurred["mse"]["value"] > 10 * truth["mse"]["value"]
+
+
+class Wide(Truth):
+    """The truth in another unit: all codes lie ten times as far out, where the prior hardly ever draws one."""
+
+    class Codes(KnownCodes):
+        def sample(self, x, shape=()):
+            return 10 * super().sample(x, shape)
+
+    class Decoder(Program):
+        def sample(self, z):
+            return super().sample(z / 10)
+
+    def __init__(self):
+        super().__init__()
+        self.posterior, self.decoder = self.Codes(), self.Decoder()
+
+
+def test_codes_that_are_not_the_prior_s_are_measured_as_such(measured):
+    """Their pictures are as good as ever where the codes are drawn from where they lie."""
+    torch.manual_seed(0)
+    wide, _ = experiments.measure_pictures(Wide(), few_faces, attributes_of, images=40)
+    truth, _ = measured[Truth]
+    assert wide["feature_distance"]["value"] > 1.3 * truth["feature_distance"]["value"]
+    assert wide["feature_distance_fitted"]["value"] < 1.15 * truth["feature_distance_fitted"]["value"]
+    # Nine standard deviations of ten instead of one
+    assert wide["kl_moments"]["value"] - truth["kl_moments"]["value"] == pytest.approx(
+        9 * (0.5 * (100 - 1) - np.log(10)), rel=0.35
+    )
 
 
 def test_pictures_of_the_way_between_two_faces():
