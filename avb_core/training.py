@@ -321,6 +321,8 @@ class _Play:
         self.metrics = [row for row in rows if row["step"] <= self.step]
 
     def _require_same_identity(self, path: Path, stored: dict) -> None:
+        # A run that is older than a setting was played with what is now the default.
+        stored = stored | {"config": _as_stored(TrainingConfig(1, 1, {})) | stored["config"]}
         there, here = dict(_flat(stored)), dict(_flat(self.identity))
         differing = sorted(key for key in there | here if there.get(key) != here.get(key))
         if not differing:
@@ -376,8 +378,13 @@ def _identity(game: Game, data: Dataset, config: TrainingConfig) -> dict[str, An
         "game": type(game).__name__,
         "network": digest_of([repr(game), shapes]),
         "data": {"name": data.name, "digest": data.digest},
-        "config": json.loads(json.dumps(dataclasses.asdict(config))),
+        "config": _as_stored(config),
     }
+
+
+def _as_stored(config: TrainingConfig) -> dict[str, Any]:
+    """As a checkpoint holds it: no tuples, for one."""
+    return cast(dict[str, Any], json.loads(json.dumps(dataclasses.asdict(config))))
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

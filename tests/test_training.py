@@ -23,7 +23,7 @@ from avb_core.divergences import kl
 from avb_core.games import AVB, GAN, IWAE, VAE
 from avb_core.networks import MLP, ConcatenationMLP
 from avb_core.posteriors import GaussianPosterior, ImplicitPosterior
-from avb_core.runs import CorruptFile, load_tensors
+from avb_core.runs import CorruptFile, load_tensors, save_tensors
 from avb_core.training import TrainingConfig, TrainingDiverged, WrongCheckpoint, batch_indices, train
 
 ROOT = Path(__file__).parents[1]
@@ -326,6 +326,19 @@ def test_a_checkpoint_of_another_run(build, data, how, named, tmp_path):
     assert str(tmp_path) in str(caught.value)
     assert all(torch.equal(tensor, untouched[name]) for name, tensor in game.state_dict().items())
     assert (tmp_path / CHECKPOINT).read_bytes() == before
+
+
+def test_a_checkpoint_that_is_older_than_a_setting(tmp_path):
+    """It resumes where the setting has its default, and nowhere else."""
+    unbroken = train(build_vae(), four_points(), VAE_CONFIG)
+    with pytest.raises(Killed):
+        train(on_call(build_vae(), 10, killed), four_points(), VAE_CONFIG, folder=tmp_path)
+    tensors, about = load_tensors(tmp_path / CHECKPOINT)
+    del about["identity"]["config"]["warm_up"]
+    save_tensors(tmp_path / CHECKPOINT, tensors, about)
+    with pytest.raises(WrongCheckpoint, match=r"config\.warm_up: 0.0 there, 0.5 here"):
+        train(build_vae(), four_points(), config(["model"], warm_up=0.5), folder=tmp_path)
+    assert timeless(train(build_vae(), four_points(), VAE_CONFIG, folder=tmp_path)) == timeless(unbroken)
 
 
 def test_what_looks_the_same_and_is_not(tmp_path):
