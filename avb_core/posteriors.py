@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from avb_core.gaussian import log_prob_diagonal, log_prob_full, reparameterize, reparameterize_full
+from avb_core.gaussian import log_prob_diagonal, log_prob_standard_normal, reparameterize, reparameterize_full
 
 # Keeps log σ finite when an encoder becomes certain: far below any width that a decoder could resolve.
 MINIMUM_STD = 1e-5
@@ -92,9 +92,13 @@ class FullGaussianPosterior(ExplicitPosterior):
         self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()
     ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
         mean, scale_tril = self(x)
+        noise = mean.new_empty(*shape, *mean.shape).normal_()
         with in_full_precision(x):
-            z = reparameterize_full(mean, scale_tril, mean.new_empty(*shape, *mean.shape).normal_())
-        return z, log_prob_full(z, mean, scale_tril)
+            z = reparameterize_full(mean, scale_tril, noise)
+        # From the noise that z was made of. L⁻¹(z − mean) is the same number, but where entries beside L's diagonal exceed it,
+        # solving for it multiplies rounding errors row by row, until they are all that a gradient sees.
+        log_volume = scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return z, log_prob_standard_normal(noise) - log_volume
 
 
 class AuxiliaryPosterior(ExplicitPosterior):

@@ -255,6 +255,22 @@ def test_full_gaussian_posterior_knows_its_density(batch, shape):
     assert gradients_reach_every_parameter(posterior, z.square().sum())
 
 
+def test_full_gaussian_posterior_keeps_its_density_where_noises_mingle():
+    """Entries beside the diagonal five times as large as on it: solving L u = z − mean in single precision loses u."""
+    d = 32
+    posterior = FullGaussianPosterior(nn.Linear(1, FullGaussianPosterior.outputs(d)), d)
+    with torch.no_grad():
+        posterior.network.weight.zero_()
+        posterior.network.bias[d : 2 * d] = -2.0  # a standard deviation of 0.13
+        posterior.network.bias[2 * d :] = 0.6 * torch.randn(d * (d - 1) // 2)
+    z, log_q = posterior.sample_with_log_prob(torch.zeros(1000, 1))
+    _, scale_tril = posterior(torch.zeros(1))
+    # −½ |ε|² is −d/2 on average, with variance d/2
+    expected = -0.5 * d * (1 + math.log(2 * math.pi)) - scale_tril.diagonal().log().sum()
+    assert log_q.mean().item() == pytest.approx(expected.item(), abs=5 * math.sqrt(d / 2 / 1000))
+    assert z.isfinite().all()
+
+
 def test_full_gaussian_posterior_samples_its_own_law():
     posterior = FullGaussianPosterior(MLP(4, [8], FullGaussianPosterior.outputs(2)), latent_dim=2)
     x = torch.randn(4)
