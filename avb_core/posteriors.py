@@ -66,7 +66,8 @@ class GaussianPosterior(ExplicitPosterior):
 class FullGaussianPosterior(ExplicitPosterior):
     """q(z | x) = N(mean(x), L(x) L(x)ᵀ) with a lower-triangular L: a Gaussian whose coordinates may be correlated.
 
-    `network` has d outputs for the mean, d for the raw diagonal of L and d (d − 1)/2 for the rest of it, row by row.
+    `network` has d outputs for the mean, d for the raw diagonal of L and d (d − 1)/2 for the rest of it, row by row. The rest is
+    divided by √d: up to d of these add up in a coordinate, and as many as there are would outshout the mean in every gradient.
     """
 
     def __init__(self, network: nn.Module, latent_dim: int) -> None:
@@ -85,7 +86,7 @@ class FullGaussianPosterior(ExplicitPosterior):
         mean, raw_std, below = self.network(x).split([d, d, d * (d - 1) // 2], dim=-1)
         scale_tril = torch.diag_embed(softplus(raw_std) + MINIMUM_STD)
         rows, columns = torch.tril_indices(d, d, offset=-1)
-        scale_tril[..., rows, columns] = below
+        scale_tril[..., rows, columns] = below / math.sqrt(d)
         return mean, scale_tril
 
     def sample_with_log_prob(
