@@ -66,8 +66,8 @@ class GaussianPosterior(ExplicitPosterior):
 class FullGaussianPosterior(ExplicitPosterior):
     """q(z | x) = N(mean(x), L(x) L(x)ᵀ) with a lower-triangular L: a Gaussian whose coordinates may be correlated.
 
-    `network` has d outputs for the mean, d for the raw diagonal of L and d (d − 1)/2 for the rest of it, row by row. The rest is
-    divided by √d: up to d of these add up in a coordinate, and as many as there are would outshout the mean in every gradient.
+    `network` has d outputs for the mean, d for the raw diagonal of L and d (d − 1)/2 for the rest of it, row by row. The rest
+    is divided by √d: up to d of these add up in a coordinate, and all of them would outshout the mean in every gradient.
     """
 
     def __init__(self, network: nn.Module, latent_dim: int) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from avb_core import recipes
 from avb_core.runs import CorruptFile, read_json, write_json
+from avb_core.training import TrainingConfig
 from tools.book import CHAPTERS, ROOT
 from tools.claims import (
     ANY_RUN,
@@ -155,6 +156,8 @@ def test_the_line_that_computes_a_run_again_gives_its_settings():
             experiment, game, profile = (run.result[key] for key in ("experiment", "game", "profile"))
             settings = dict(recipes.recipe(experiment, game, profile, overrides).settings)
             assert {key: settings[key] for key in run.result["settings"]} == run.result["settings"]
+            later = recipes.TRAINING_FIELDS & (settings.keys() - run.result["settings"].keys())
+            assert all(settings[key] == getattr(TrainingConfig(1, 1, {}), key) for key in later)
             assert words[:5] == ["python", "-m", "avb_core", "train", experiment]
 
 

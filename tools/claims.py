@@ -10,7 +10,7 @@ import statistics
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from scipy.stats import t as student
 
 from avb_core import recipes
 from avb_core.runs import read_json, write_json
+from avb_core.training import TrainingConfig
 from tools.book import CHAPTERS, ROOT
 
 TABLE = CHAPTERS / "claims.toml"
@@ -269,10 +270,13 @@ def command(run: Run) -> str:
     if "profile" not in result:
         return f"python benchmarks/{result['game']}.py figures"
     today = recipes.recipe(result["experiment"], result["game"], result["profile"]).settings
+    # A setting of training that book.toml has got since, this run had at its default.
+    default = {each.name: each.default for each in fields(TrainingConfig) if each.name in today}
+    settings = {name: value for name, value in default.items() if value is not MISSING} | result["settings"]
     words = [
         f"python -m avb_core train {result['experiment']}",
         f"--game {result['game']} --profile {result['profile']} --seed {run.seed}",
-        *(f"--set {shlex.quote(f'{key}={value}')}" for key, value in _differences(result["settings"], today)),
+        *(f"--set {shlex.quote(f'{key}={value}')}" for key, value in _differences(settings, today)),
     ]
     return " ".join(words)
 
