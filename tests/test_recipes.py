@@ -310,7 +310,7 @@ def test_the_truth_has_no_distance_and_a_gaussian_its_known_kl():
         with torch.no_grad():
             game.posterior.network.weight.zero_()
             raw = torch.log(torch.expm1(shrink * torch.tensor([1.0, 0.8])))
-            game.posterior.network.bias.copy_(torch.cat([law.mean, raw, shrink * torch.tensor([0.5])]))
+            game.posterior.network.bias.copy_(torch.cat([law.mean, raw, shrink * math.sqrt(2) * torch.tensor([0.5])]))
         torch.manual_seed(0)
         measured, _ = experiments.measure_target(game, target, samples=4000)
         exact = 2 * (-math.log(shrink) - 0.5 + 0.5 * shrink**2)
