@@ -21,6 +21,7 @@ from avb_core.networks import (
     ConvolutionalEncoder,
     InjectionMLP,
     SideBySide,
+    he_initialization,
 )
 from avb_core.posteriors import (
     AuxiliaryPosterior,
@@ -296,3 +297,6 @@ GAMES: Mapping[str, Callable[..., Any]] = {
     "avb_ac": build_avb_ac,
     "two_adversaries": build_two_adversaries,
 }
+
+# How a game's weights are drawn, once it is built: PyTorch's own way, or He's.
+INITIALIZATIONS: Mapping[str, Callable[[nn.Module], None]] = {"pytorch": lambda game: None, "he": he_initialization}

@@ -175,6 +175,50 @@ class ConvolutionalDecoder(nn.Module):
         return hidden.reshape(*z.shape[:-1], -1).to(z.dtype)
 
 
+Layer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
+
+
+@torch.no_grad()
+def he_initialization(module: nn.Module) -> None:
+    """Draw the weights of all hidden layers of the module's networks anew, from N(0, 2/fan-in); their biases are 0.
+
+    A ReLU lets half of the second moment pass, which the 2 makes up for, so that signals keep their size through the layers (He
+    et al., 2015). PyTorch draws a sixth of this variance, and each layer divides by √6. Residual units begin as the identity:
+    their second convolution is 0. Projections of an injected argument and last layers stay as they are.
+    """
+    for part in module.modules():
+        for layer in _hidden_layers(part):
+            layer.weight.normal_(0.0, math.sqrt(2 / _fan_in(layer)))
+            cast(Tensor, layer.bias).zero_()
+    for part in module.modules():
+        if isinstance(part, ResidualUnit):
+            part.second.weight.zero_()
+            cast(Tensor, part.second.bias).zero_()
+
+
+def _hidden_layers(network: nn.Module) -> list[Layer]:
+    """The layers of a network, itself and not of networks within it, whose outputs pass through a ReLU."""
+    match network:
+        case MLP():
+            return [layer for layer in network if isinstance(layer, Layer)][:-1]
+        case InjectionMLP():
+            return [layer for layer in network.layers if isinstance(layer, Layer)]
+        case ConvolutionalEncoder():
+            return [layer for layer in network.convolutions.modules() if isinstance(layer, Layer)]
+        case ConvolutionalDecoder():
+            layers = [layer for layer in network.convolutions.modules() if isinstance(layer, Layer)]
+            return [network.first, *layers[:-1]]
+        case _:
+            return []
+
+
+def _fan_in(layer: Layer) -> float:
+    """How many inputs add up in an output, away from an image's border."""
+    if isinstance(layer, nn.ConvTranspose2d):
+        return layer.in_channels * math.prod(layer.kernel_size) / math.prod(layer.stride)
+    return layer.weight[0].numel()
+
+
 def _units(channels: int, units: int) -> list[nn.Module]:
     return [ResidualUnit(channels) for _ in range(units)]
 

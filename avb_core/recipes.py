@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from avb_core.data import Dataset, Split
 from avb_core.experiments import EXPERIMENTS, Experiment
 from avb_core.games import LatentVariableGame
-from avb_core.models import ARCHITECTURES, GAMES, Convolutional, FullyConnected
+from avb_core.models import ARCHITECTURES, GAMES, INITIALIZATIONS, Convolutional, FullyConnected
 from avb_core.runs import load_tensors, provenance, read_json, save_tensors, write_json
 from avb_core.training import TrainingConfig, train
 
@@ -23,7 +23,7 @@ BOOK = Path(__file__).parents[1] / "book.toml"
 TRAINING_FIELDS = {field.name for field in fields(TrainingConfig)}
 ARCHITECTURE_FIELDS = {field.name for kind in (FullyConnected, Convolutional) for field in fields(kind)} - {"pixels"}
 LIKELIHOOD_FIELDS = {"likelihood", "scales"}  # of pictures, see experiments.intensities
-NOT_OF_THE_GAME = TRAINING_FIELDS | ARCHITECTURE_FIELDS | LIKELIHOOD_FIELDS
+NOT_OF_THE_GAME = TRAINING_FIELDS | ARCHITECTURE_FIELDS | LIKELIHOOD_FIELDS | {"initialization"}
 
 
 def profile() -> str:
@@ -66,13 +66,17 @@ class Recipe:
         of_game = {key: self.settings[key] for key in self.settings.keys() - NOT_OF_THE_GAME}
         kind = ARCHITECTURES[of_game.pop("architecture", "fully_connected")]
         of_networks = {key: self.settings[key] for key in self.settings.keys() & ARCHITECTURE_FIELDS}
+        initialization = self.settings.get("initialization", "pytorch")
+        initialize = INITIALIZATIONS[_require("initialization", initialization, INITIALIZATIONS)]
         with torch.random.fork_rng(devices=[]):
             features = features or self.data("test").batch(torch.arange(1)).shape[-1]
             torch.manual_seed(seed)
             networks = kind(features, **of_networks)
             of_likelihood = {key: self.settings[key] for key in self.settings.keys() & LIKELIHOOD_FIELDS}
             likelihood = partial(self.definition.likelihood, networks, of_game["latent_dim"], **of_likelihood)
-            return GAMES[self.game](networks, likelihood, **of_game)
+            game: LatentVariableGame = GAMES[self.game](networks, likelihood, **of_game)
+            initialize(game)
+            return game
 
 
 def recipe(
@@ -89,7 +93,7 @@ def recipe(
     if settings is None:
         raise ValueError(f"book.toml has no settings for {experiment} with {game} under the profile {name}")
     for key, value in (overrides or {}).items():
-        _require("setting", key, dict.fromkeys(settings.keys() | TRAINING_FIELDS))
+        _require("setting", key, dict.fromkeys(settings.keys() | TRAINING_FIELDS | {"initialization"}))
         # A table, such as learning_rates, keeps the entries that are not named.
         settings[key] = settings.get(key, {}) | value if isinstance(value, Mapping) else value
     return Recipe(experiment, game, name, settings)

@@ -25,6 +25,7 @@ from avb_core.networks import (
     ConvolutionalEncoder,
     InjectionMLP,
     ResidualUnit,
+    he_initialization,
 )
 from avb_core.posteriors import (
     AuxiliaryPosterior,
@@ -211,6 +212,50 @@ def test_injection_reaches_every_hidden_layer():
     torch.testing.assert_close(module(a, b), module.head(hidden))
     with pytest.raises(ValueError, match="^widths: "):
         InjectionMLP((4, 2), [], 3)
+
+
+def test_he_s_initialization_keeps_the_size_of_signals():
+    """Ten hidden layers keep its second moment within a factor of two; else inputs differ by a millionth at their end."""
+    torch.manual_seed(0)
+    network, x = MLP(300, [300] * 10, 3), torch.randn(500, 300)
+    as_drawn = nn.Sequential(*list(network)[:-1])(x).var(0).mean()
+    he_initialization(network)
+    assert 0.5 < nn.Sequential(*list(network)[:-1])(x).square().mean() < 2
+    assert as_drawn < 1e-6
+    injected = InjectionMLP((300, 2), [300] * 3, 3)
+    kept = [injected.head.weight.clone(), injected.projections[0].weight.clone()]
+    he_initialization(nn.Sequential(injected))
+    assert torch.equal(kept[0], injected.head.weight) and torch.equal(kept[1], injected.projections[0].weight)
+    for layer in injected.layers:
+        assert layer.weight.var().item() == pytest.approx(2 / 300, rel=0.05) and not layer.bias.any()
+
+
+@pytest.mark.parametrize("units", [0, 2])
+def test_he_s_initialization_of_convolutions(units):
+    """Strided layers keep the size of signals both ways, and residual units begin as the identity."""
+    torch.manual_seed(0)
+    encoder = ConvolutionalEncoder(32**2, [64, 64, 64], 3, units=units)
+    decoder = ConvolutionalDecoder(40, [64, 64, 64], 32**2, units=units)
+    final = [part for part in decoder.modules() if isinstance(part, nn.ConvTranspose2d)][-1]
+    kept = [encoder.head.weight.clone(), final.weight.clone()]
+    for network in (encoder, decoder):
+        he_initialization(network)
+    with torch.no_grad():
+        hidden = [torch.randn(20, 1, 32, 32)]
+        for convolution in encoder.convolutions:
+            hidden.append(torch.relu(convolution(hidden[-1])))
+        back = [torch.relu(decoder.first(torch.randn(100, 40))).unflatten(-1, (64, 4, 4))]
+        for convolution in decoder.convolutions[:-1]:
+            back.append(torch.relu(convolution(back[-1])))
+    # Borders of the image see zeros for what lies outside, and the maps are small: hence no more than a factor of two.
+    for signals in (hidden, back):
+        for signal in signals[1:]:
+            assert 0.4 < signal.square().mean() < 2
+    assert torch.equal(kept[0], encoder.head.weight) and torch.equal(kept[1], final.weight)
+    for module in [*encoder.modules(), *decoder.modules()]:
+        if isinstance(module, ResidualUnit):
+            x = torch.randn(2, 64, 8, 8)
+            torch.testing.assert_close(module(x), x, rtol=0, atol=0)
 
 
 # --- posteriors -------------------------------------------------------------------------------------------------------

@@ -119,6 +119,15 @@ def refused(*arguments):
 # --- the book's own settings ------------------------------------------------------------------------------------------
 
 
+def test_weights_are_drawn_as_the_recipe_says(small):
+    by_default = recipes.recipe("four_points", "vae", "quick").build(seed=0)
+    by_he = recipes.recipe("four_points", "vae", "quick", {"initialization": "he"}).build(seed=0)
+    assert by_default.decoder.network[0].bias.any() and not by_he.decoder.network[0].bias.any()
+    assert torch.equal(by_default.decoder.network[-1].weight, by_he.decoder.network[-1].weight)
+    with pytest.raises(ValueError, match="^initialization: expected one of he, pytorch, got 'xavier'"):
+        recipes.recipe("four_points", "vae", "quick", {"initialization": "xavier"}).build()
+
+
 MAY_BE_MISSING = ("binarized_mnist", "celeba")
 
 
