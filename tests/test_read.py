@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -47,7 +48,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
             process.wait(30)
 
 
-def ask(server: tuple[str, str], path: str) -> dict:
+def ask(server: tuple[str, str], path: str) -> Any:
     with urlopen(f"{server[0]}/{path}token=test", timeout=30) as answer:
         return json.load(answer)
 
@@ -85,6 +86,11 @@ def test_a_slider_moves_the_first_chapter_s_figure(server, browser):
     page.set_default_timeout(300_000)  # on a busy machine the chapter takes a minute
     page.goto(f"{server[0]}/lab/tree/{chapters(written_only=True)[0].source.relative_to(ROOT)}?token=test&reset")
     idle, busy = (page.locator(f".jp-Notebook-ExecutionIndicator[data-status={state}]") for state in ("idle", "busy"))
+    # Before there is a kernel the indicator says idle too, and to run cells then opens a dialog that asks for one.
+    deadline = time.monotonic() + 300
+    while not any(kernel["connections"] for kernel in ask(server, "api/kernels?")):
+        assert time.monotonic() < deadline, "no kernel that the page is connected to"
+        page.wait_for_timeout(200)
     idle.wait_for(state="attached")
     page.locator(".jp-Notebook h1").first.click()
     page.get_by_role("menuitem", name="Run", exact=True).click()
