@@ -84,13 +84,17 @@ def test_a_slider_moves_the_first_chapter_s_figure(server, browser):
     """JupyterLab opens the chapter and runs it all; then arrow keys and the mouse move a slider, and the figure follows."""
     page = browser.new_page(viewport={"width": 1300, "height": 1000})
     page.set_default_timeout(300_000)  # on a busy machine the chapter takes a minute
+
+    def until(holds):
+        deadline = time.monotonic() + 60
+        while not holds():
+            assert time.monotonic() < deadline
+            page.wait_for_timeout(50)
+
     page.goto(f"{server[0]}/lab/tree/{chapters(written_only=True)[0].source.relative_to(ROOT)}?token=test&reset")
     idle, busy = (page.locator(f".jp-Notebook-ExecutionIndicator[data-status={state}]") for state in ("idle", "busy"))
     # Before there is a kernel the indicator says idle too, and to run cells then opens a dialog that asks for one.
-    deadline = time.monotonic() + 300
-    while not any(kernel["connections"] for kernel in ask(server, "api/kernels?")):
-        assert time.monotonic() < deadline, "no kernel that the page is connected to"
-        page.wait_for_timeout(200)
+    until(lambda: any(kernel["connections"] for kernel in ask(server, "api/kernels?")))
     idle.wait_for(state="attached")
     page.locator(".jp-Notebook h1").first.click()
     page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -108,7 +112,7 @@ def test_a_slider_moves_the_first_chapter_s_figure(server, browser):
         before, said, drawn = picture.screenshot(), words.inner_text(), page.evaluate("redraws.length")
         move()
         page.wait_for_function("drawn => redraws.length > drawn", arg=drawn)
-        assert picture.screenshot() != before and words.inner_text() != said
+        until(lambda: words.inner_text() != said and picture.screenshot() != before)
         return page.evaluate("(redraws.at(-1) - keys.at(-1)) / 1000")
 
     handle.focus()
@@ -122,7 +126,7 @@ def test_a_slider_moves_the_first_chapter_s_figure(server, browser):
         page.keyboard.press("ArrowLeft")
     page.wait_for_timeout(3000)
     assert float(handle.get_attribute("aria-valuenow")) < value
-    assert words.inner_text() != said
+    until(lambda: words.inner_text() != said)
     assert 1 <= page.evaluate("redraws.length") - drawn <= 30
 
     def drag():
