@@ -13,7 +13,7 @@ from avb_core.decoders import Decoder
 from avb_core.recipes import load_model, recipe_of
 from avb_core.runs import save_tensors
 
-RUN = Path(__file__).parent / "mnist_mlp" / "avb_ac-0"
+RUN = Path(__file__).parent / "mnist_long" / "avb_ac-0"
 TARGET = Path(__file__).with_suffix(".safetensors")
 
 
