@@ -39,7 +39,13 @@ from avb_core.evaluation import (
 from avb_core.games import AVB, LatentVariableGame
 from avb_core.gaussian import log_prob_standard_normal
 from avb_core.models import Architecture
-from avb_core.pictures import LinearReadout, nearest_neighbours, sharpness, sliced_wasserstein
+from avb_core.pictures import (
+    LinearReadout,
+    nearest_neighbours,
+    principal_components_error,
+    sharpness,
+    sliced_wasserstein,
+)
 from avb_core.posteriors import ExplicitPosterior
 from avb_core.testbeds import EightSchools, NoisyRadius
 
@@ -302,7 +308,7 @@ def measure_pictures(
     reconstructed = decoded(game.decoder, z)
     error = reconstructed - x
     values = {"mse": error.square().mean(-1), "mae": error.abs().mean(-1)}
-    values["mse_linear"] = _principal_components(_batch(train, game, 4000), z.shape[-1], x)
+    values["mse_linear"] = principal_components_error(x, _batch(train, game, 4000), z.shape[-1])
     measured: dict[str, Any] = {"images": len(x), "bounded": min(bounded, len(x)), "importance_samples": k}
     if isinstance(game.decoder, Likelihood):
         bounds = _bounds_on_pictures(game, x[:bounded], k, annealed, annealing or Annealing(100, 2, 4), fitting)
@@ -346,16 +352,6 @@ def measure_pictures(
     per_image = {name: value.float() for name, value in values.items()}
     measured |= {name: asdict(Estimate.of_mean(value)) for name, value in per_image.items()}
     return measured, per_image | tensors
-
-
-def _principal_components(
-    training: Float[Tensor, "n pixels"], components: int, x: Float[Tensor, "m pixels"]
-) -> Float[Tensor, "m"]:
-    """The mean square error of each x when only so many principal components of the training pictures are kept."""
-    mean = training.mean(0)
-    _, _, axes = torch.pca_lowrank(training, q=min(components + 20, len(training)), niter=4)
-    kept = (x - mean) @ axes[:, :components]
-    return (mean + kept @ axes[:, :components].T - x).square().mean(-1)
 
 
 def _mean_distance(by_scale: Sequence[Mapping[int, float]]) -> dict[str, float]:

@@ -117,6 +117,23 @@ def nearest_neighbours(
     return best / math.sqrt(pictures.shape[1]), index
 
 
+def principal_components_error(
+    pictures: Float[Tensor, "n pixels"], training: Float[Tensor, "m pixels"], components: int
+) -> Float[Tensor, "n"]:
+    """The mean square error, per pixel and colour, that so many principal components of training pictures leave.
+
+    What any code of as many numbers has to beat: no linear one does better on the training pictures. The components are those
+    of a randomized decomposition with 20 more than are kept. Raises ValueError for fewer than one component, or more than there
+    are training pictures.
+    """
+    if not 1 <= components <= len(training):
+        raise ValueError(f"components: expected 1 to {len(training)}, as many as training pictures, got {components}")
+    mean = training.mean(0)
+    _, _, axes = torch.pca_lowrank(training, q=min(components + 20, *training.shape), niter=4)
+    kept = (pictures - mean) @ axes[:, :components]
+    return (mean + kept @ axes[:, :components].T - pictures).square().mean(-1)
+
+
 @dataclass(frozen=True)
 class LinearReadout:
     """What a linear function of the code tells of known attributes: attributes ≈ codes · weight + bias."""

@@ -4,12 +4,19 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage, stats
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 from torch.nn.functional import interpolate
 
 from avb_core import pictures
 from avb_core.faces import ATTRIBUTES, attributes_of, draw, faces
-from avb_core.pictures import LinearReadout, nearest_neighbours, sharpness, sliced_wasserstein
+from avb_core.pictures import (
+    LinearReadout,
+    nearest_neighbours,
+    principal_components_error,
+    sharpness,
+    sliced_wasserstein,
+)
 
 SHAPE = (3, 64, 64)
 N = 100
@@ -135,6 +142,19 @@ def test_memorized_pictures_are_found_out():
     brute = (held_out[:, None] - training[None].float() / 255).square().mean(-1).sqrt()
     torch.testing.assert_close(of_held_out, brute.min(1).values, rtol=1e-3, atol=1e-4)
     assert torch.equal(nearest, brute.argmin(1))
+
+
+def test_what_principal_components_leave_against_scikit_learn(real):
+    small = interpolate(real.reshape(-1, *SHAPE), (8, 8), mode="area").flatten(1)
+    training, held_out = small[:150], small[150:]
+    for components in (3, 20):
+        theirs = PCA(components, svd_solver="full").fit(training.numpy())
+        left = theirs.inverse_transform(theirs.transform(held_out.numpy())) - held_out.numpy()
+        ours = principal_components_error(held_out, training, components)
+        np.testing.assert_allclose(ours, np.square(left).mean(1), rtol=1e-2)
+    for components in (0, 151):
+        with pytest.raises(ValueError, match=f"^components: expected 1 to 150, .* got {components}"):
+            principal_components_error(held_out, training, components)
 
 
 def test_a_linear_readout_against_scikit_learn():
