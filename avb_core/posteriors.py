@@ -174,6 +174,9 @@ class ImplicitPosterior(Posterior):
         return self.network(x, torch.randn(*shape, *x.shape[:-1], self.noise_dim, dtype=x.dtype, device=x.device))
 
 
+OfImage = tuple[Tensor, Tensor | None, Tensor]
+
+
 class BasisNoisePosterior(Posterior):
     """A black box whose moments are known: z = z0(x) + Σ_i a_i(x) ⊙ v_i(ε_i) with independent noises ε_i ~ N(0, I).
 
@@ -213,15 +216,32 @@ class BasisNoisePosterior(Posterior):
         """How many outputs the network needs."""
         return (1 + int(gaussian) + noise_networks) * latent_dim
 
-    def sample(self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()) -> Float[Tensor, "*shape_batch d"]:
-        offset, std, scales = self._of_image(x)
+    def forward(self, x: Float[Tensor, "*batch n"]) -> OfImage:
+        """z0(x), with `gaussian` std(x) and else None, and what the noises are multiplied by, of shape (*batch, i, d)."""
+        offset, *gaussian, scales = (
+            self.network(x)
+            .unflatten(-1, (-1, self.latent_dim))
+            .split([1, *[1] * self.gaussian, len(self.noise_networks)], dim=-2)
+        )
+        if not gaussian:
+            return offset.squeeze(-2), None, scales
+        std = softplus(gaussian[0]) + MINIMUM_STD
+        return offset.squeeze(-2), std.squeeze(-2), std * scales.tanh()
+
+    def sample(
+        self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = (), of_image: OfImage | None = None
+    ) -> Float[Tensor, "*shape_batch d"]:
+        """Codes. `of_image` is what `forward` makes of x, where that is at hand: the network need not look again."""
+        offset, std, scales = of_image or self(x)
         noise = self._noise(x, (*shape, *x.shape[:-1]))
         z = offset + (scales * noise).sum(-2)
         return z if std is None else z + std * torch.randn_like(z)
 
-    def moments(self, x: Float[Tensor, "*batch n"]) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d"]]:
-        """Mean and standard deviation of z given x, each coordinate's own."""
-        offset, std, scales = self._of_image(x)
+    def moments(
+        self, x: Float[Tensor, "*batch n"], of_image: OfImage | None = None
+    ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d"]]:
+        """Mean and standard deviation of z given x, each coordinate's own; `of_image` as for `sample`."""
+        offset, std, scales = of_image or self(x)
         noise = self._noise(x, (self.draws,))
         variance = (scales.square() * noise.var(0)).sum(-2)
         if std is not None:
@@ -229,10 +249,10 @@ class BasisNoisePosterior(Posterior):
         return offset + (scales * noise.mean(0)).sum(-2), variance.sqrt() + MINIMUM_STD
 
     def moments_full(
-        self, x: Float[Tensor, "*batch n"]
+        self, x: Float[Tensor, "*batch n"], of_image: OfImage | None = None
     ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d d"]]:
-        """Mean of z given x, and the lower-triangular factor of its covariance."""
-        offset, std, scales = self._of_image(x)
+        """Mean of z given x, and the lower-triangular factor of its covariance; `of_image` as for `sample`."""
+        offset, std, scales = of_image or self(x)
         noise = self._noise(x, (self.draws,))
         centred = noise - noise.mean(0)
         with in_full_precision(x):
@@ -248,19 +268,6 @@ class BasisNoisePosterior(Posterior):
         identity = torch.eye(self.latent_dim, dtype=x.dtype, device=x.device)
         scale_tril = torch.linalg.cholesky(covariance + floor[..., None, None] * identity)
         return offset + (scales * noise.mean(0)).sum(-2), scale_tril
-
-    def _of_image(
-        self, x: Tensor
-    ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d"] | None, Float[Tensor, "*batch i d"]]:
-        offset, *gaussian, scales = (
-            self.network(x)
-            .unflatten(-1, (-1, self.latent_dim))
-            .split([1, *[1] * self.gaussian, len(self.noise_networks)], dim=-2)
-        )
-        if not gaussian:
-            return offset.squeeze(-2), None, scales
-        std = softplus(gaussian[0]) + MINIMUM_STD
-        return offset.squeeze(-2), std.squeeze(-2), std * scales.tanh()
 
     def _noise(self, x: Tensor, shape: tuple[int, ...]) -> Float[Tensor, "*shape i d"]:
         noise = torch.randn(len(self.noise_networks), *shape, self.noise_dim, dtype=x.dtype, device=x.device)

@@ -101,8 +101,8 @@ def a_logarithm_undone(patch: Patch) -> None:
 
 
 def a_contrast_held_still_in_one_place(patch: Patch) -> None:
-    def normalized(self, x, z):
-        mean, std = self.posterior.moments(x)
+    def normalized(self, x, z, of_image=None):
+        mean, std = self.posterior.moments(x, of_image)
         u = (z - mean) / std
         return u, gaussian.log_prob_standard_normal(u) - std.detach().log().sum(-1)
 

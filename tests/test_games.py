@@ -255,16 +255,16 @@ class LinearNoise(BasisNoisePosterior):
         super().__init__(nn.Linear(3, 2 * 3), [nn.Linear(2, 2, bias=False) for _ in range(2)], 2, 2, draws=2)
 
     def exact(self, x):
-        offset, _, scales = self._of_image(x)
+        offset, _, scales = self(x)
         factors = [scales[..., i, :, None] * network.weight for i, network in enumerate(self.noise_networks)]
         covariance = sum(factor @ factor.mT for factor in factors)
         return offset, covariance
 
-    def moments(self, x):
+    def moments(self, x, of_image=None):
         mean, covariance = self.exact(x)
         return mean, covariance.diagonal(dim1=-2, dim2=-1).sqrt()
 
-    def moments_full(self, x):
+    def moments_full(self, x, of_image=None):
         mean, covariance = self.exact(x)
         return mean, torch.linalg.cholesky(covariance)
 

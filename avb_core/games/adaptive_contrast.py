@@ -9,7 +9,7 @@ from avb_core.decoders import Likelihood
 from avb_core.divergences import CriticObjective, logistic
 from avb_core.games.avb import AVB
 from avb_core.gaussian import log_prob_standard_normal
-from avb_core.posteriors import BasisNoisePosterior
+from avb_core.posteriors import BasisNoisePosterior, OfImage
 
 
 class AdaptiveContrastAVB(AVB):
@@ -38,28 +38,36 @@ class AdaptiveContrastAVB(AVB):
         return f"{super().extra_repr()}, full_covariance={self.full_covariance}"
 
     def normalized(
-        self, x: Float[Tensor, "*batch n"], z: Float[Tensor, "*shape_batch d"]
+        self, x: Float[Tensor, "*batch n"], z: Float[Tensor, "*shape_batch d"], of_image: OfImage | None = None
     ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
-        """z in the coordinates of r(z|x), and log r(z|x)."""
+        """z in the coordinates of r(z|x), and log r(z|x); `of_image` as for the posterior's `sample`."""
         if self.full_covariance:
-            mean, scale_tril = self.posterior.moments_full(x)
+            mean, scale_tril = self.posterior.moments_full(x, of_image)
             u = torch.linalg.solve_triangular(scale_tril, (z - mean)[..., None], upper=False)[..., 0]
             log_volume = scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         else:
-            mean, std = self.posterior.moments(x)
+            mean, std = self.posterior.moments(x, of_image)
             u, log_volume = (z - mean) / std, std.log().sum(-1)
         return u, log_prob_standard_normal(u) - log_volume
 
     def critic_loss(self, x: Float[Tensor, "batch n"]) -> Float[Tensor, ""]:
         """The critic's objective on q's codes against r's, both in r's coordinates."""
         with torch.no_grad():
-            u, _ = self.normalized(x, self.posterior.sample(x))
+            of_image = self.posterior(x)
+            u, _ = self.normalized(x, self.posterior.sample(x, of_image=of_image), of_image)
         on_q, on_r = self.critic(x, torch.stack([u, torch.randn_like(u)]))
         return self.objective.critic_loss(on_q, on_r)
 
+    def sample_with_log_ratio(
+        self, x: Float[Tensor, "*batch n"]
+    ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
+        of_image = self.posterior(x)
+        z = self.posterior.sample(x, of_image=of_image)
+        return z, self.log_ratio(x, z, of_image)
+
     def log_ratio(
-        self, x: Float[Tensor, "*batch n"], z: Float[Tensor, "*shape_batch d"]
+        self, x: Float[Tensor, "*batch n"], z: Float[Tensor, "*shape_batch d"], of_image: OfImage | None = None
     ) -> Float[Tensor, "*shape_batch"]:
-        """log q(z|x) − log p(z), as critic and contrast see it."""
-        u, log_r = self.normalized(x, z)
+        """log q(z|x) − log p(z), as critic and contrast see it; `of_image` as for the posterior's `sample`."""
+        u, log_r = self.normalized(x, z, of_image)
         return self.objective.log_ratio(self.critic(x, u)) + log_r - log_prob_standard_normal(z)

@@ -50,8 +50,15 @@ class AVB(LatentVariableGame):
 
     def model_loss(self, x: Float[Tensor, "batch n"]) -> Float[Tensor, ""]:
         """E[T(x, z) − log p(x|z)], the negative of eq. 3.9 with the current critic for T*. Not a bound on −log p(x)."""
+        z, log_ratio = self.sample_with_log_ratio(x)
+        return (self.kl_weight * log_ratio - self.decoder.log_prob(x, z)).mean()
+
+    def sample_with_log_ratio(
+        self, x: Float[Tensor, "*batch n"]
+    ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
+        """A code for each image, and `log_ratio` at it."""
         z = self.posterior.sample(x)
-        return (self.kl_weight * self.log_ratio(x, z) - self.decoder.log_prob(x, z)).mean()
+        return z, self.log_ratio(x, z)
 
     def log_ratio(
         self, x: Float[Tensor, "*batch n"], z: Float[Tensor, "*shape_batch d"]
