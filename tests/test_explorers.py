@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from avb_core.data import DataMissing
-from avb_core.decoders import BernoulliDecoder, GaussianDecoder
+from avb_core.decoders import BernoulliDecoder, DiscretizedLogisticDecoder, GaussianDecoder
 from avb_core.networks import MLP, ConvolutionalDecoder
 from avb_core.recipes import load_model, recipe_of
 from avb_core.runs import save_tensors
@@ -25,8 +25,10 @@ from tools.book import ROOT
 from tools.explorers import Explorer, describe, export_decoder, fetch_runtime, paint, paint_plane, plane_codes
 
 DECLARED = {explorer.name: explorer for explorer in explorers.read_explorers()}
-PLANE, WALK, CODE = (DECLARED[name] for name in ("four_points_avb", "mnist_walk", "mnist_code"))
-PAGES = [PLANE.chapter, WALK.chapter]
+PLANE, WALK, CODE, FACE = (
+    DECLARED[name] for name in ("four_points_avb", "mnist_walk", "mnist_code", "celeba_code")
+)
+PAGES = [PLANE.chapter, WALK.chapter, FACE.chapter]
 PATIENCE = 120_000  # milliseconds for a page on a machine that has other work
 
 
@@ -106,6 +108,7 @@ def test_the_graph_is_the_decoder(tmp_path):
         (BernoulliDecoder(MLP(3, [20, 20], 16)), 3),
         (BernoulliDecoder(ConvolutionalDecoder(5, [4, 8], 784)), 5),
         (GaussianDecoder(MLP(2, [20], 12)), 2),
+        (DiscretizedLogisticDecoder(ConvolutionalDecoder(4, [4, 6], 192, colours=3), 3), 4),
     ]:
         path = tmp_path / "decoder.onnx"
         export_decoder(decoder, latent_dim, path)
@@ -269,7 +272,7 @@ def content_of(site: Path, explorer: Explorer) -> dict[str, Any]:
     return json.loads((site / "explorers" / f"{explorer.name}.json").read_text())
 
 
-@pytest.mark.parametrize("explorer", [PLANE, WALK, CODE], ids=lambda explorer: explorer.name)
+@pytest.mark.parametrize("explorer", [PLANE, WALK, CODE, FACE], ids=lambda explorer: explorer.name)
 def test_sliders_moved_by_the_keyboard_show_what_torch_decodes(open_explorer, site, explorer):
     figure, content, decoder = open_explorer(explorer), content_of(site, explorer), game_of(explorer).decoder
     colours = content["plane"]["colours"] if explorer.plane else ()
@@ -346,7 +349,7 @@ def test_a_redraw_takes_a_moment_only(open_explorer):
 
 
 def test_an_explorer_fits_a_telephone_and_says_what_it_shows(open_explorer):
-    for explorer in (PLANE, CODE):
+    for explorer in (PLANE, CODE, FACE):
         figure = open_explorer(explorer)
         assert figure.page.evaluate("document.documentElement.scrollWidth") <= 390
         for slider in figure.locator("input").all():

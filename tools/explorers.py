@@ -130,6 +130,8 @@ def export_decoder(decoder: Decoder, latent_dim: int, path: Path) -> None:
     with warnings.catch_warnings():
         # The newer exporter needs a second package, half a minute, and room on stderr; for plain layers both write the same.
         warnings.simplefilter("ignore", DeprecationWarning)
+        # Traced is how many numbers a picture has, which no code changes.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
         torch.onnx.export(
             MeanPixels(decoder).eval(),
             (torch.zeros(1, latent_dim),),
