@@ -26,7 +26,7 @@ Annealed = Annotated[int | None, typer.Option(min=0, help="Images of these for a
 def train(
     experiment: Annotated[str, typer.Argument(help=f"One of: {', '.join(recipes.EXPERIMENTS)}.")],
     game: Annotated[str, typer.Option(help=f"One of: {', '.join(recipes.GAMES)}.")] = "avb",
-    profile: Annotated[str, typer.Option(help="quick or full; see book.toml.")] = "quick",
+    profile: Annotated[str, typer.Option(help="quick, cpu, full or long; see book.toml.")] = "quick",
     seed: Annotated[int, typer.Option(help="Seed of weights, data order and noise.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Run folder; if not given, runs/EXPERIMENT-GAME-PROFILE-SEED.")

@@ -180,17 +180,17 @@ Layer = nn.Linear | nn.Conv2d | nn.ConvTranspose2d
 
 @torch.no_grad()
 def he_initialization(module: nn.Module) -> None:
-    """Draw the weights of all hidden layers of the module's networks anew, from N(0, 2/fan-in); their biases are 0.
+    """Draw the weights of all hidden layers of this file's networks in `module` anew: N(0, 2/fan-in), and biases of 0.
 
     A ReLU lets half of the second moment pass, which the 2 makes up for, so that signals keep their size through the layers (He
-    et al., 2015). PyTorch draws a sixth of this variance, and each layer divides by √6. Residual units begin as the identity:
-    their second convolution is 0. Projections of an injected argument and last layers stay as they are.
+    et al., 2015). PyTorch draws a sixth of this variance for linear layers and convolutions, and each divides by √6. Residual
+    units begin as the identity: their second convolution is 0. Projections of an injected argument and last layers stay as they
+    are, and so do the steps of a flow, which are to begin near the identity.
     """
-    for part in module.modules():
+    for part in module.modules():  # a network comes before the residual units within it
         for layer in _hidden_layers(part):
             layer.weight.normal_(0.0, math.sqrt(2 / _fan_in(layer)))
             cast(Tensor, layer.bias).zero_()
-    for part in module.modules():
         if isinstance(part, ResidualUnit):
             part.second.weight.zero_()
             cast(Tensor, part.second.bias).zero_()

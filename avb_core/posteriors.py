@@ -7,6 +7,7 @@ to the parameters. A posterior that can tell the log-density of its samples is e
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -174,7 +175,12 @@ class ImplicitPosterior(Posterior):
         return self.network(x, torch.randn(*shape, *x.shape[:-1], self.noise_dim, dtype=x.dtype, device=x.device))
 
 
-OfImage = tuple[Tensor, Tensor | None, Tensor]
+class OfImage(NamedTuple):
+    """What a basis-noise posterior's network makes of an image: z0, std (None where it has none), and the noises' factors."""
+
+    offset: Float[Tensor, "*batch d"]
+    std: Float[Tensor, "*batch d"] | None
+    scales: Float[Tensor, "*batch i d"]
 
 
 class BasisNoisePosterior(Posterior):
@@ -217,21 +223,21 @@ class BasisNoisePosterior(Posterior):
         return (1 + int(gaussian) + noise_networks) * latent_dim
 
     def forward(self, x: Float[Tensor, "*batch n"]) -> OfImage:
-        """z0(x), with `gaussian` std(x) and else None, and what the noises are multiplied by, of shape (*batch, i, d)."""
+        """The network's word on x, which `sample` and `moments` take in its place, so that it is asked once."""
         offset, *gaussian, scales = (
             self.network(x)
             .unflatten(-1, (-1, self.latent_dim))
             .split([1, *[1] * self.gaussian, len(self.noise_networks)], dim=-2)
         )
         if not gaussian:
-            return offset.squeeze(-2), None, scales
+            return OfImage(offset.squeeze(-2), None, scales)
         std = softplus(gaussian[0]) + MINIMUM_STD
-        return offset.squeeze(-2), std.squeeze(-2), std * scales.tanh()
+        return OfImage(offset.squeeze(-2), std.squeeze(-2), std * scales.tanh())
 
     def sample(
         self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = (), of_image: OfImage | None = None
     ) -> Float[Tensor, "*shape_batch d"]:
-        """Codes. `of_image` is what `forward` makes of x, where that is at hand: the network need not look again."""
+        """Codes z ~ q(z | x), as many for each image as `shape` says; `of_image` is what `forward` makes of x, if at hand."""
         offset, std, scales = of_image or self(x)
         noise = self._noise(x, (*shape, *x.shape[:-1]))
         z = offset + (scales * noise).sum(-2)

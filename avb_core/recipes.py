@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -50,6 +50,11 @@ class Recipe:
         """The experiment's data, likelihood and measures."""
         return EXPERIMENTS[self.experiment]
 
+    @property
+    def initialization(self) -> str:
+        """How the weights are drawn: one of the `INITIALIZATIONS`."""
+        return cast(str, self.settings.get("initialization", "pytorch"))
+
     def data(self, split: Split) -> Dataset:
         """The experiment's data."""
         return self.definition.data(split)
@@ -66,8 +71,6 @@ class Recipe:
         of_game = {key: self.settings[key] for key in self.settings.keys() - NOT_OF_THE_GAME}
         kind = ARCHITECTURES[of_game.pop("architecture", "fully_connected")]
         of_networks = {key: self.settings[key] for key in self.settings.keys() & ARCHITECTURE_FIELDS}
-        initialization = self.settings.get("initialization", "pytorch")
-        initialize = INITIALIZATIONS[_require("initialization", initialization, INITIALIZATIONS)]
         with torch.random.fork_rng(devices=[]):
             features = features or self.data("test").batch(torch.arange(1)).shape[-1]
             torch.manual_seed(seed)
@@ -75,7 +78,7 @@ class Recipe:
             of_likelihood = {key: self.settings[key] for key in self.settings.keys() & LIKELIHOOD_FIELDS}
             likelihood = partial(self.definition.likelihood, networks, of_game["latent_dim"], **of_likelihood)
             game: LatentVariableGame = GAMES[self.game](networks, likelihood, **of_game)
-            initialize(game)
+            INITIALIZATIONS[self.initialization](game)
             return game
 
 
@@ -96,7 +99,9 @@ def recipe(
         _require("setting", key, dict.fromkeys(settings.keys() | TRAINING_FIELDS | {"initialization"}))
         # A table, such as learning_rates, keeps the entries that are not named.
         settings[key] = settings.get(key, {}) | value if isinstance(value, Mapping) else value
-    return Recipe(experiment, game, name, settings)
+    found = Recipe(experiment, game, name, settings)
+    _require("initialization", found.initialization, INITIALIZATIONS)
+    return found
 
 
 def run(
@@ -120,7 +125,19 @@ def run(
     result_path = Path(folder) / "result.json"
     game, train_data, config = of.build(seed), of.data("train"), of.config(seed)
     watch = of.definition.watch()
-    metrics = train(game, train_data, config, folder=folder, fabric=fabric, monitor=watch, on_log=on_log, progress=True)
+    # What a checkpoint that is older than the setting says nothing of, is PyTorch's.
+    began_as = {} if of.initialization == "pytorch" else {"initialization": of.initialization}
+    metrics = train(
+        game,
+        train_data,
+        config,
+        folder=folder,
+        fabric=fabric,
+        monitor=watch,
+        on_log=on_log,
+        progress=True,
+        began_as=began_as,
+    )
     about = {
         "experiment": of.experiment,
         "game": of.game,

@@ -104,13 +104,15 @@ def train(
     monitor: Monitor | None = None,
     on_log: Callable[[Mapping[str, float]], None] | None = None,
     progress: bool = False,
+    began_as: Mapping[str, Any] | None = None,
 ) -> list[dict[str, float]]:
     """Play `game` on `data` in place and return the logged metrics, a dictionary for each log step.
 
     Logged are `step`, `seconds`, each player's mean loss since the last log step (`<player>_loss`, nats; while the game warms
     up, with the KL as it was weighed), and what `monitor` returns for the game; each row is handed to `on_log` as well. With a
     `folder`, metrics and checkpoints are kept there and a run that was stopped resumes; a finished one is loaded. At the end
-    the game holds the averaged weights if `config.average` is set.
+    the game holds the averaged weights if `config.average` is set. `began_as` is what game, data and configuration do not tell
+    of how the game began, and a checkpoint must agree on as well.
 
     Raises TrainingDiverged at a loss that is not finite, WrongCheckpoint if the folder holds a run of another game, data or
     configuration, CorruptFile if its checkpoint was altered, ValueError if the configuration does not fit the game.
@@ -123,7 +125,7 @@ def train(
         )
     game.to(fabric.device)
     data = data.to(fabric.device)
-    play = _Play(game, config, fabric, folder, _identity(game, data, config))
+    play = _Play(game, config, fabric, folder, {**_identity(game, data, config), **(began_as or {})})
     play.resume()
     hidden = None if progress and fabric.is_global_zero else True  # None: shown on a terminal only
     bar = tqdm(total=config.steps, initial=play.step, disable=hidden, unit="step")

@@ -12,7 +12,8 @@ from torch.distributions import MultivariateNormal
 from avb_core.recipes import load_model, recipe_of
 from avb_core.runs import save_tensors
 
-RUN = Path(__file__).parent / "celeba" / "vae-0"
+ROOT = Path(__file__).parents[1]
+RUN = ROOT / "figures" / "celeba" / "vae-0"
 TARGET = Path(__file__).with_suffix(".safetensors")
 
 
@@ -24,7 +25,7 @@ def main() -> None:
     indices = torch.arange(len(photographs)).split(256)
     codes = torch.cat([game.posterior.sample(photographs.batch(few)) for few in indices])
     fitted = MultivariateNormal(codes.mean(0), codes.T.cov())
-    save_tensors(TARGET, {"codes": fitted.sample(torch.Size([24]))}, {"run": RUN.name})
+    save_tensors(TARGET, {"codes": fitted.sample(torch.Size([24]))}, {"run": RUN.relative_to(ROOT).as_posix()})
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from avb_core.decoders import Decoder
 from avb_core.recipes import load_model, recipe_of
 from avb_core.runs import save_tensors
 
-RUN = Path(__file__).parent / "mnist_long" / "avb_ac-0"
+ROOT = Path(__file__).parents[1]
+RUN = ROOT / "figures" / "mnist_long" / "avb_ac-0"
 TARGET = Path(__file__).with_suffix(".safetensors")
 
 
@@ -23,7 +24,9 @@ def main() -> None:
     game = load_model(recipe_of(RUN), RUN, features=784)
     codes = torch.randn(100, game.posterior.latent_dim)
     images = cast(Decoder, game.decoder).sample(codes)
-    save_tensors(TARGET, {"images": (255 * images).to(torch.uint8), "codes": codes}, {"run": RUN.name})
+    save_tensors(
+        TARGET, {"images": (255 * images).to(torch.uint8), "codes": codes}, {"run": RUN.relative_to(ROOT).as_posix()}
+    )
 
 
 if __name__ == "__main__":

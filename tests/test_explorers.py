@@ -19,15 +19,13 @@ from avb_core.data import DataMissing
 from avb_core.decoders import BernoulliDecoder, DiscretizedLogisticDecoder, GaussianDecoder
 from avb_core.networks import MLP, ConvolutionalDecoder
 from avb_core.recipes import load_model, recipe_of
-from avb_core.runs import save_tensors
+from avb_core.runs import load_tensors, save_tensors
 from tools import explorers
 from tools.book import ROOT
 from tools.explorers import Explorer, describe, export_decoder, fetch_runtime, paint, paint_plane, plane_codes
 
 DECLARED = {explorer.name: explorer for explorer in explorers.read_explorers()}
-PLANE, WALK, CODE, FACE = (
-    DECLARED[name] for name in ("four_points_avb", "mnist_walk", "mnist_code", "celeba_code")
-)
+PLANE, WALK, CODE, FACE = (DECLARED[name] for name in ("four_points_avb", "mnist_walk", "mnist_code", "celeba_code"))
 PAGES = [PLANE.chapter, WALK.chapter, FACE.chapter]
 PATIENCE = 120_000  # milliseconds for a page on a machine that has other work
 
@@ -71,6 +69,11 @@ def test_a_declared_explorer_has_all_that_it_names(explorer):
     assert [slider["label"] for slider in content["sliders"]], explorer.name
     assert len({slider["label"] for slider in content["sliders"]}) == len(content["sliders"])
     assert explorer.caption.endswith(".") and len(explorer.alt) > 20
+
+
+@pytest.mark.parametrize("explorer", [WALK, CODE, FACE], ids=lambda explorer: explorer.name)
+def test_an_explorer_starts_from_what_its_own_run_made(explorer):
+    assert load_tensors(ROOT / explorer.start)[1]["run"] == explorer.run
 
 
 @pytest.mark.parametrize(

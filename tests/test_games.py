@@ -254,18 +254,18 @@ class LinearNoise(BasisNoisePosterior):
     def __init__(self):
         super().__init__(nn.Linear(3, 2 * 3), [nn.Linear(2, 2, bias=False) for _ in range(2)], 2, 2, draws=2)
 
-    def exact(self, x):
-        offset, _, scales = self(x)
+    def exact(self, x, of_image=None):
+        offset, _, scales = of_image or self(x)
         factors = [scales[..., i, :, None] * network.weight for i, network in enumerate(self.noise_networks)]
         covariance = sum(factor @ factor.mT for factor in factors)
         return offset, covariance
 
     def moments(self, x, of_image=None):
-        mean, covariance = self.exact(x)
+        mean, covariance = self.exact(x, of_image)
         return mean, covariance.diagonal(dim1=-2, dim2=-1).sqrt()
 
     def moments_full(self, x, of_image=None):
-        mean, covariance = self.exact(x)
+        mean, covariance = self.exact(x, of_image)
         return mean, torch.linalg.cholesky(covariance)
 
 
@@ -323,6 +323,29 @@ def test_adaptive_contrast_s_own_log_ratio(linear_decoder):
             critic = PairCritic(RatioToContrast(posterior, full_covariance))
             game = AdaptiveContrastAVB(posterior, linear_decoder[0], critic, full_covariance=full_covariance)
             torch.testing.assert_close(game.log_ratio(x, z), truth, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("full_covariance", [False, True], ids=["diagonal", "full"])
+def test_adaptive_contrast_asks_the_encoder_once(full_covariance):
+    """Code, log ratio and gradients are those of two separate calls, which ask it twice."""
+    game = build_adaptive_contrast()
+    game.full_covariance = full_covariance
+    x = four_points().batch(torch.arange(4))
+    calls, found = [], []
+    game.posterior.network.register_forward_hook(lambda *_: calls.append(1))
+    for together in (True, False):
+        torch.manual_seed(0)
+        game.zero_grad()
+        if together:
+            z, log_ratio = game.sample_with_log_ratio(x)
+            assert len(calls) == 1
+        else:
+            z = game.posterior.sample(x)
+            log_ratio = game.log_ratio(x, z)
+        (z.square().sum() + log_ratio.sum()).backward()
+        found.append([z, log_ratio, *(parameter.grad.clone() for parameter in game.posterior.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def gaussian_encoder():

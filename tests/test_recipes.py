@@ -125,7 +125,20 @@ def test_weights_are_drawn_as_the_recipe_says(small):
     assert by_default.decoder.network[0].bias.any() and not by_he.decoder.network[0].bias.any()
     assert torch.equal(by_default.decoder.network[-1].weight, by_he.decoder.network[-1].weight)
     with pytest.raises(ValueError, match="^initialization: expected one of he, pytorch, got 'xavier'"):
-        recipes.recipe("four_points", "vae", "quick", {"initialization": "xavier"}).build()
+        recipes.recipe("four_points", "vae", "quick", {"initialization": "xavier"})
+
+
+def test_a_run_keeps_to_the_weights_that_it_began_with(small, tmp_path):
+    """Its settings are stored and make it again; with the other way to draw weights its folder is refused."""
+    he = ("--set", 'initialization="he"')
+    assert invoke("train", "four_points", "--game", "vae", "--out", tmp_path / "he", *he).exit_code == 0
+    assert recipes.recipe_of(tmp_path / "he").initialization == "he"
+    folder = tmp_path / "he"
+    assert "initialization: he there, None here" in refused("train", "four_points", "--game", "vae", "--out", folder)
+    assert invoke("train", "four_points", "--game", "vae", "--out", tmp_path / "plain").exit_code == 0
+    assert "initialization: None there, he here" in refused(
+        "train", "four_points", "--game", "vae", "--out", tmp_path / "plain", *he
+    )
 
 
 MAY_BE_MISSING = ("binarized_mnist", "celeba")

@@ -270,8 +270,9 @@ def command(run: Run) -> str:
     if "profile" not in result:
         return f"python benchmarks/{result['game']}.py figures"
     today = recipes.recipe(result["experiment"], result["game"], result["profile"]).settings
-    # A setting of training that book.toml has got since, this run had at its default.
+    # A setting of training or of the first weights that book.toml has got since, this run had at its default.
     default = {each.name: each.default for each in fields(TrainingConfig) if each.name in today}
+    default |= {"initialization": "pytorch"} if "initialization" in today else {}
     settings = {name: value for name, value in default.items() if value is not MISSING} | result["settings"]
     words = [
         f"python -m avb_core train {result['experiment']}",
