@@ -179,7 +179,7 @@ def test_the_profile_comes_from_the_environment(monkeypatch):
     monkeypatch.delenv("AVB_PROFILE")
     assert recipes.profile() == "quick"
     monkeypatch.setenv("AVB_PROFILE", "enormous")
-    with pytest.raises(ValueError, match="^profile: expected one of .*full, quick, got 'enormous'"):
+    with pytest.raises(ValueError, match="^profile: expected one of .*full, long, quick, got 'enormous'"):
         recipes.profile()
 
 
