@@ -125,8 +125,10 @@ def run(
     result_path = Path(folder) / "result.json"
     game, train_data, config = of.build(seed), of.data("train"), of.config(seed)
     watch = of.definition.watch()
-    # What a checkpoint that is older than the setting says nothing of, is PyTorch's.
-    began_as = {} if of.initialization == "pytorch" else {"initialization": of.initialization}
+    precision = fabric.strategy.precision.precision
+    # What a checkpoint that is older than one of these says nothing of, is its default.
+    began_as = {"initialization": of.initialization, "precision": precision}
+    began_as = {name: value for name, value in began_as.items() if value not in ("pytorch", "32-true")}
     metrics = train(
         game,
         train_data,
@@ -157,7 +159,7 @@ def run(
         "seconds": metrics[-1]["seconds"],
         "data_per_second": round(config.steps * config.batch_size / max(metrics[-1]["seconds"], 1e-3), 1),
         "measured": measured,
-        "provenance": provenance(fabric.device),
+        "provenance": provenance(fabric.device) | {"precision": precision},
     }
     if fabric.is_global_zero:
         weights = {f"posterior/{name}": tensor for name, tensor in game.posterior.state_dict().items()}
