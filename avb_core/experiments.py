@@ -324,9 +324,9 @@ def measure_pictures(
         measured["bits_per_dimension"] = asdict(Estimate(best.value * in_bits, -best.stderr * in_bits))
         values |= bounds
 
-    codes = torch.cat([game.posterior.sample(few) for few in _batch(test, game, len(test)).split(PICTURES_AT_A_TIME)])
+    codes = codes_of(game, test)
     measured["kl_moments"] = asdict(kl_to_prior_moments(codes))
-    of_codes = MultivariateNormal(codes.mean(0), codes.T.cov())
+    of_codes = gaussian_of(codes)
     from_fitted = [decoded(game.decoder, of_codes.sample((len(x),))) for _ in range(3)]
     sets = [decoded(game.decoder, torch.randn_like(z)) for _ in range(3)]
     others = _batch(train, game, len(x))
@@ -356,6 +356,18 @@ def measure_pictures(
 
 def _mean_distance(by_scale: Sequence[Mapping[int, float]]) -> dict[str, float]:
     return asdict(Estimate.of_mean(torch.tensor([sum(each.values()) / len(each) for each in by_scale])))
+
+
+def codes_of(game: Any, images: data.Images) -> Float[Tensor, "n d"]:
+    """A code of the encoder for each of the pictures, few at a time."""
+    return torch.cat(
+        [game.posterior.sample(few) for few in _batch(images, game, len(images)).split(PICTURES_AT_A_TIME)]
+    )
+
+
+def gaussian_of(codes: Float[Tensor, "n d"]) -> MultivariateNormal:
+    """The Gaussian with the codes' mean and covariance: what to decode from where the prior's codes are not the encoder's."""
+    return MultivariateNormal(codes.mean(0), codes.T.cov())
 
 
 def decoded(decoder: Any, z: Float[Tensor, "n d"]) -> Float[Tensor, "n pixels"]:

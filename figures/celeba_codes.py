@@ -5,10 +5,12 @@ photographs, where its decoder makes faces; they are nobody's, and neither are t
 """
 
 from pathlib import Path
+from typing import cast
 
 import torch
-from torch.distributions import MultivariateNormal
 
+from avb_core.data import Images
+from avb_core.experiments import codes_of, gaussian_of
 from avb_core.recipes import load_model, recipe_of
 from avb_core.runs import save_tensors
 
@@ -21,10 +23,7 @@ TARGET = Path(__file__).with_suffix(".safetensors")
 def main() -> None:
     torch.manual_seed(0)
     of = recipe_of(RUN)
-    game, photographs = load_model(of, RUN), of.data("test")
-    indices = torch.arange(len(photographs)).split(256)
-    codes = torch.cat([game.posterior.sample(photographs.batch(few)) for few in indices])
-    fitted = MultivariateNormal(codes.mean(0), codes.T.cov())
+    fitted = gaussian_of(codes_of(load_model(of, RUN), cast(Images, of.data("test"))))
     save_tensors(TARGET, {"codes": fitted.sample(torch.Size([24]))}, {"run": RUN.relative_to(ROOT).as_posix()})
 
 
