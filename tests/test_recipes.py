@@ -141,6 +141,17 @@ def test_a_run_keeps_to_the_weights_that_it_began_with(small, tmp_path):
     )
 
 
+def test_a_run_keeps_to_the_precision_that_it_began_in(small, tmp_path):
+    """It stands in the provenance; bits of one precision are not continued in another."""
+    start = ("train", "four_points", "--game", "vae", "--accelerator", "cpu", "--out")
+    half = ("--precision", "bf16-mixed")
+    for name, precision, options in (("half", "bf16-mixed", half), ("full", "32-true", ())):
+        assert invoke(*start, tmp_path / name, *options).exit_code == 0
+        assert read_json(tmp_path / name / "result.json")["provenance"]["precision"] == precision
+    assert "precision: bf16-mixed there, None here" in refused(*start, tmp_path / "half")
+    assert "precision: None there, bf16-mixed here" in refused(*start, tmp_path / "full", *half)
+
+
 MAY_BE_MISSING = ("binarized_mnist", "celeba")
 
 
