@@ -148,6 +148,9 @@ class SemiImplicitPosterior(ExplicitPosterior):
         self.noise_dim = noise_dim
         self.extra = extra
 
+    def extra_repr(self) -> str:
+        return f"extra={self.extra}"
+
     def sample_with_log_prob(
         self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()
     ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
@@ -216,6 +219,9 @@ class BasisNoisePosterior(Posterior):
         self.noise_dim = noise_dim
         self.draws = draws
         self.gaussian = gaussian
+
+    def extra_repr(self) -> str:
+        return f"draws={self.draws}, gaussian={self.gaussian}"
 
     @staticmethod
     def outputs(latent_dim: int, noise_networks: int, gaussian: bool = False) -> int:

@@ -22,7 +22,7 @@ from avb_core.decoders import BernoulliDecoder, GaussianDecoder
 from avb_core.divergences import kl
 from avb_core.games import AVB, GAN, IWAE, VAE
 from avb_core.networks import MLP, ConcatenationMLP
-from avb_core.posteriors import GaussianPosterior, ImplicitPosterior
+from avb_core.posteriors import GaussianPosterior, ImplicitPosterior, SemiImplicitPosterior
 from avb_core.runs import CorruptFile, load_tensors, save_tensors
 from avb_core.training import TrainingConfig, TrainingDiverged, WrongCheckpoint, batch_indices, train
 
@@ -342,7 +342,7 @@ def test_a_checkpoint_that_is_older_than_a_setting(tmp_path):
 
 
 def test_what_looks_the_same_and_is_not(tmp_path):
-    """Equal shapes, another game: the prior taken off the critic, another activation, another fixed width."""
+    """Equal shapes, another game: the prior taken off the critic, another activation, width, or number of noises."""
     torch.manual_seed(0)
     plain = build_avb()
     train(plain, four_points(), AVB_CONFIG, folder=tmp_path / "prior")
@@ -356,6 +356,13 @@ def test_what_looks_the_same_and_is_not(tmp_path):
             train(wide, four_points(), VAE_CONFIG, folder=tmp_path / "std")
     with pytest.raises(WrongCheckpoint, match="network: "):
         train(wide, four_points(), VAE_CONFIG, folder=tmp_path / "std")
+    for extra in (1, 2):
+        mixture = SemiImplicitPosterior(ConcatenationMLP((4, 1), [6], 4), latent_dim=2, noise_dim=1, extra=extra)
+        game = IWAE(mixture, GaussianDecoder(MLP(2, [6], 4), std=0.5), k=1)
+        if extra == 1:
+            train(game, four_points(), VAE_CONFIG, folder=tmp_path / "extra")
+    with pytest.raises(WrongCheckpoint, match="network: "):
+        train(game, four_points(), VAE_CONFIG, folder=tmp_path / "extra")
     smooth = build_avb()
     smooth.decoder.network[1] = nn.Softplus()
     with pytest.raises(WrongCheckpoint, match="network: "):
