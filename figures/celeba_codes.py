@@ -1,7 +1,8 @@
-"""Store celeba_codes.safetensors, codes that a stored VAE's faces are decoded from: `python -m figures.celeba_codes`.
+"""Store celeba_codes.safetensors, codes that the stored models' faces are decoded from: `python -m figures.celeba_codes`.
 
-The explorers of faces start from them. They are drawn from a Gaussian with the moments of the encoder's codes of held-out
-photographs, where its decoder makes faces; they are nobody's, and neither are the faces. celebA has to be at hand.
+They are drawn from a Gaussian with the moments of each encoder's codes of held-out photographs, where its decoder makes
+faces; they are nobody's, and neither are the faces. `codes` are the VAE's, from which the explorers start; those of another
+game have its name. celebA has to be at hand.
 """
 
 from pathlib import Path
@@ -15,16 +16,19 @@ from avb_core.recipes import load_model, recipe_of
 from avb_core.runs import save_tensors
 
 ROOT = Path(__file__).parents[1]
-RUN = ROOT / "figures" / "celeba" / "vae-0"
+RUNS = ROOT / "figures" / "celeba"
 TARGET = Path(__file__).with_suffix(".safetensors")
 
 
 @torch.no_grad()
 def main() -> None:
-    torch.manual_seed(0)
-    of = recipe_of(RUN)
-    fitted = gaussian_of(codes_of(load_model(of, RUN), cast(Images, of.data("test"))))
-    save_tensors(TARGET, {"codes": fitted.sample(torch.Size([24]))}, {"run": RUN.relative_to(ROOT).as_posix()})
+    codes = {}
+    for run in sorted(RUNS.glob("*-0")):
+        torch.manual_seed(0)
+        of = recipe_of(run)
+        fitted = gaussian_of(codes_of(load_model(of, run), cast(Images, of.data("test"))))
+        codes["codes" if of.game == "vae" else of.game] = fitted.sample(torch.Size([24]))
+    save_tensors(TARGET, codes, {"run": (RUNS / "vae-0").relative_to(ROOT).as_posix()})
 
 
 if __name__ == "__main__":
