@@ -290,10 +290,11 @@ def measure_pictures(
     `feature_distance` is `pictures.sliced_wasserstein` of as many generated pictures to them, a mean over scales and over three
     sets of pictures, whose spread gives the error; `feature_distance_floor` is that of as many training pictures. As codes of
     the prior may fall where no picture's code is, `feature_distance_fitted` is that of pictures from codes of a Gaussian with
-    the moments of the encoder's codes of all test pictures, and `kl_moments` their lower bound on KL(q(z) ‖ p(z)). `sharpness`
-    of generated pictures, and of reconstructions, is relative to the test pictures'. `nearest_training` is the median distance
-    of a generated picture to the nearest training picture, relative to that of a held-out one: far below 1 it tells of learning
-    by heart.
+    the moments of the encoder's codes of all test pictures: those of the same model after an affine map of its codes, which
+    raises the mean ELBO by `kl_moments`, their lower bound on KL(q(z) ‖ p(z)), and changes nothing else. `sharpness` of
+    generated pictures, and of reconstructions, is relative to the test pictures'. `nearest_training` is the median distance of
+    a generated picture to the nearest training picture, relative to that of a held-out one: far below 1 it tells of learning by
+    heart.
 
     Where attributes are known, `attributes` tells what share of the variance of each a linear function of the code explains on
     held-out faces, `interpolation` how far pictures decoded half way between two faces' codes are from the true face half way
