@@ -6,6 +6,7 @@ Nothing here believes a critic: its own estimate is not a bound and is never rep
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations, pairwise
 
 import numpy as np
 import torch
@@ -44,6 +45,33 @@ class Estimate:
         if array.size < 2:
             raise ValueError(f"values: expected at least two for a standard error, got {array.size}")
         return cls(float(array.mean()), float(array.std(ddof=1) / math.sqrt(array.size)))
+
+
+def mean_by_levels(*levels: Float[Tensor, "_"]) -> Estimate:
+    """The mean of the last level over all the images that the first one has: each level is better, dearer, and for fewer.
+
+    Level l holds values of the first n_l images, n_0 ≥ n_1 ≥ …. What a level adds to the one before it varies less between
+    images than the values do, so that few images tell its mean: the sum of these means is unbiased for images in random order
+    (double sampling: Neyman, 1938), whatever the coarse levels are. An image counts in several means; with D_l for what level l
+    adds the variance is Σ_l Var(D_l)/n_l + 2 Σ_{l<m} Cov(D_l, D_m)/n_l.
+
+    Raises ValueError for no level, fewer than two values in one, more in a level than in the one before it, or NaN.
+    """
+    for i, level in enumerate(levels):
+        require_no_nan(f"levels[{i}]", level)
+        if len(level) < 2 or (i and len(level) > len(levels[i - 1])):
+            raise ValueError(
+                f"levels: expected two or more values, and no more in a level than before it, got {[*map(len, levels)]}"
+            )
+    if not levels:
+        raise ValueError("levels: expected at least one, got none")
+    first, *others = (level.detach().double() for level in levels)
+    added = [first, *(after - before[: len(after)] for before, after in pairwise((first, *others)))]
+    variance = sum(float(each.var()) / len(each) for each in added)
+    for of_more, of_fewer in combinations(added, 2):
+        covariance = torch.cov(torch.stack([of_more[: len(of_fewer)], of_fewer]))[0, 1]
+        variance += 2 * float(covariance) / len(of_more)
+    return Estimate(sum(float(each.mean()) for each in added), math.sqrt(max(0.0, variance)))
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from avb_core.evaluation import (
     kl_to_prior_histogram,
     kl_to_prior_moments,
     log_likelihood_quadrature,
+    mean_by_levels,
 )
 from avb_core.gaussian import kl_diagonal, kl_full, kl_standard_normal
 from avb_core.networks import MLP, ConcatenationMLP
@@ -511,3 +512,45 @@ def test_energy_distance_refuses(a, b, named):
         evaluation.energy_distance(torch.zeros(a), torch.zeros(b))
     with pytest.raises(ValueError, match="^a: "):
         evaluation.energy_distance(torch.full((3, 2), math.nan), torch.zeros(3, 2))
+
+
+def test_a_mean_by_levels_has_the_value_and_the_error_that_it_says():
+    """Three levels, of which each adds something that is correlated with the values before it."""
+    torch.manual_seed(0)
+    found, coarse_alone = [], []
+    for _ in range(3000):
+        first = 3 * torch.randn(200)
+        second = first[:50] + 1 + 0.2 * first[:50] + 0.5 * torch.randn(50)
+        third = second[:10] + 0.5 - 0.1 * first[:10] + 0.2 * torch.randn(10)
+        found.append(mean_by_levels(first, second, third))
+        coarse_alone.append(float(first.mean()))
+    values = torch.tensor([estimate.value for estimate in found])
+    assert abs(values.mean() - 1.5) < 4.5 * values.std() / math.sqrt(len(values))
+    variance = torch.tensor([estimate.stderr**2 for estimate in found]).mean()
+    assert variance.sqrt() == pytest.approx(float(values.std()), rel=0.05)
+    assert variance.sqrt() > 1.2 * torch.tensor(coarse_alone).std()  # the later levels' part is felt
+
+
+def test_one_level_is_a_plain_mean_and_two_are_the_first_and_what_the_second_adds():
+    x = torch.tensor([1.0, 2.0, 4.0, 9.0])
+    assert mean_by_levels(x) == Estimate.of_mean(x)
+    assert mean_by_levels(x, x + 1).value == pytest.approx(5)
+    assert mean_by_levels(x, x[:2] + 1).stderr == pytest.approx(Estimate.of_mean(x).stderr)
+    # As many in each: what matters is the last alone.
+    y = torch.tensor([0.5, 1.0, 7.0, 3.0])
+    both = mean_by_levels(x, y)
+    assert (both.value, both.stderr) == pytest.approx((Estimate.of_mean(y).value, Estimate.of_mean(y).stderr))
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        ([], "at least one, got none"),
+        ([torch.ones(1)], r"two or more values.*got \[1\]"),
+        ([torch.ones(3), torch.ones(4)], r"no more in a level than before it, got \[3, 4\]"),
+        ([torch.ones(3), torch.tensor([0.0, math.nan])], r"levels\[1\]: expected numbers, got 1 NaN"),
+    ],
+)
+def test_levels_that_make_no_mean_are_refused(levels, message):
+    with pytest.raises(ValueError, match=message):
+        mean_by_levels(*levels)
