@@ -419,7 +419,6 @@ def test_the_log_likelihood_of_images_is_that_of_quadrature():
     added = [after - before[: len(after)] for before, after in itertools.pairwise(levels)]
     left = math.sqrt(sum(float(each.var()) / len(each) for each in added))
     assert found["value"] == pytest.approx(float(of_all.mean()), abs=4 * left)
-    assert found["stderr"] > max(left, float(of_all.std()) / math.sqrt(len(of_all)))
     assert 0 <= measured["ais_gap"]["value"] + 4 * measured["ais_gap"]["stderr"] < 0.2
 
 
