@@ -51,28 +51,67 @@ class AutoregressiveMLP(nn.Module):
         hidden = torch.relu(first(z) + self.of_context(context))
         for layer in rest:
             hidden = torch.relu(layer(hidden))
-        one, other = self.head(hidden).chunk(2, dim=-1)
+        # In the precision of z, whatever autocast computes the layers in: what is made of them is a code and its density.
+        one, other = self.head(hidden).to(z.dtype).chunk(2, dim=-1)
         return one, other
 
 
-class InverseAutoregressiveFlow(ExplicitPosterior):
-    """A Gaussian sample sent through autoregressive steps z ← σ ⊙ z + (1 − σ) ⊙ m (Kingma et al., 2016, algorithm 1).
+class AutoregressiveSteps(nn.ModuleList):
+    """Invertible steps z ← σ ⊙ z + (1 − σ) ⊙ m that all see a context (Kingma et al., 2016, algorithm 1).
 
-    m and σ of a coordinate depend on the coordinates before it, so a step's Jacobian is triangular and log q falls by Σ log σ.
-    Between steps the coordinates are taken in reverse order. `network` maps an image to 2 · latent_dim + context_dim numbers:
-    mean and raw standard deviation of the Gaussian, as in `GaussianPosterior`, and a context that every step sees. Raises
-    ValueError for fewer than one step.
+    m and σ of a coordinate depend on the coordinates before it, so a step's Jacobian is triangular and its log-determinant is
+    Σ log σ. Before each step the coordinates are reversed. Raises ValueError for fewer than one step.
+    """
+
+    def __init__(self, steps: int, latent_dim: int, context_dim: int, widths: Sequence[int]) -> None:
+        if steps < 1:
+            raise ValueError(f"steps: expected at least 1, got {steps}")
+        super().__init__(AutoregressiveMLP(latent_dim, context_dim, widths) for _ in range(steps))
+
+    def forward(
+        self, z: Float[Tensor, "*batch d"], context: Float[Tensor, "*#batch c"]
+    ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
+        """What becomes of z, and the log-determinant of the Jacobian there."""
+        log_volume = z.new_zeros(z.shape[:-1])
+        for step in self:
+            z = z.flip(-1)
+            shift, gate = self._shift_and_gate(step, z, context)
+            z = gate * z + (1 - gate) * shift
+            log_volume = log_volume + gate.log().sum(-1)
+        return z, log_volume
+
+    def inverse(self, z: Float[Tensor, "*batch d"], context: Float[Tensor, "*#batch c"]) -> Float[Tensor, "*batch d"]:
+        """What `forward` makes z of, one coordinate after another: d times as dear."""
+        for step in reversed(self):
+            before = torch.zeros_like(z)
+            for i in range(z.shape[-1]):
+                shift, gate = self._shift_and_gate(step, before, context)
+                of_one = (z[..., i] - (1 - gate[..., i]) * shift[..., i]) / gate[..., i]
+                before = torch.cat([before[..., :i], of_one[..., None], before[..., i + 1 :]], dim=-1)
+            z = before.flip(-1)
+        return z
+
+    @staticmethod
+    def _shift_and_gate(step: nn.Module, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        shift, raw_gate = step(z, context)
+        # Half open at the start: close to the identity, which trains well.
+        return shift, torch.sigmoid(raw_gate + 1.5)
+
+
+class InverseAutoregressiveFlow(ExplicitPosterior):
+    """A Gaussian sample sent through `AutoregressiveSteps`, so that its log-density falls by their log-determinant.
+
+    `network` maps an image to 2 · latent_dim + context_dim numbers: mean and raw standard deviation of the Gaussian, as in
+    `GaussianPosterior`, and a context that every step sees. Raises ValueError for fewer than one step.
     """
 
     def __init__(
         self, network: nn.Module, latent_dim: int, context_dim: int, widths: Sequence[int], steps: int = 2
     ) -> None:
         super().__init__()
-        if steps < 1:
-            raise ValueError(f"steps: expected at least 1, got {steps}")
         self.network = network
         self.latent_dim = latent_dim
-        self.steps = nn.ModuleList(AutoregressiveMLP(latent_dim, context_dim, widths) for _ in range(steps))
+        self.steps = AutoregressiveSteps(steps, latent_dim, context_dim, widths)
 
     def sample_with_log_prob(
         self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()
@@ -82,11 +121,5 @@ class InverseAutoregressiveFlow(ExplicitPosterior):
         mean, std = mean_and_std(gaussian)
         z = reparameterize(mean, std, mean.new_empty(*shape, *mean.shape).normal_())
         log_q = log_prob_diagonal(z, mean, std)
-        for step in self.steps:
-            z = z.flip(-1)
-            shift, raw_gate = step(z, context)
-            # Half open at the start: close to the identity, which trains well.
-            gate = torch.sigmoid(raw_gate + 1.5)
-            z = gate * z + (1 - gate) * shift
-            log_q = log_q - gate.log().sum(-1)
-        return z, log_q
+        z, log_volume = self.steps(z, context)
+        return z, log_q - log_volume

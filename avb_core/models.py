@@ -12,7 +12,7 @@ from torch import nn
 
 from avb_core.critics import CodeCritic, Critic, InnerProductCritic, PairCritic
 from avb_core.decoders import ImplicitDecoder, Likelihood
-from avb_core.flows import InverseAutoregressiveFlow
+from avb_core.flows import AutoregressiveSteps, InverseAutoregressiveFlow
 from avb_core.games import AVB, IWAE, VAE, AdaptiveContrastAVB, TwoAdversaries
 from avb_core.networks import (
     MLP,
@@ -220,16 +220,21 @@ def build_avb_ac(
     gaussian: bool = False,
     draws: int = 256,
     critic: str = "inner_product",
+    flow_steps: int = 0,
+    flow_widths: Sequence[int] = (),
+    context_dim: int = 0,
 ) -> AdaptiveContrastAVB:
     """AVB with adaptive contrast: a sum of `basis` noises that the image scales, coordinate by coordinate.
 
-    With `gaussian` these noises, bounded, bend a Gaussian posterior that starts as the VAE's does.
+    With `gaussian` these noises, bounded, bend a Gaussian posterior that starts as the VAE's does. With `flow_steps` a flow
+    such as that of `build_flow` bends it further, and its contrast with it.
     """
     noises: list[nn.Module] = [MLP(noise_dim, noise_widths, latent_dim) for _ in range(basis)]
     if gaussian:
         noises = [nn.Sequential(noise, nn.Tanh()) for noise in noises]
-    network = networks.of_image(BasisNoisePosterior.outputs(latent_dim, basis, gaussian))
-    posterior = BasisNoisePosterior(network, noises, latent_dim, noise_dim, draws, gaussian)
+    flow = AutoregressiveSteps(flow_steps, latent_dim, context_dim, flow_widths) if flow_steps else None
+    network = networks.of_image(BasisNoisePosterior.outputs(latent_dim, basis, gaussian, context_dim))
+    posterior = BasisNoisePosterior(network, noises, latent_dim, noise_dim, draws, gaussian, flow)
     return AdaptiveContrastAVB(
         posterior, likelihood(), _critic(critic, networks, latent_dim), full_covariance=full_covariance
     )
@@ -295,6 +300,7 @@ GAMES: Mapping[str, Callable[..., Any]] = {
     "aae": build_aae,
     "avb": build_avb,
     "avb_ac": build_avb_ac,
+    "avb_ac_flow": build_avb_ac,
     "two_adversaries": build_two_adversaries,
 }
 

@@ -7,7 +7,7 @@ to the parameters. A posterior that can tell the log-density of its samples is e
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
@@ -179,11 +179,25 @@ class ImplicitPosterior(Posterior):
 
 
 class OfImage(NamedTuple):
-    """What a basis-noise posterior's network makes of an image: z0, std (None where it has none), and the noises' factors."""
+    """What a basis-noise posterior's network makes of an image; std and context are None where it has none.
+
+    z0, std, the noises' factors, and what the steps of a flow see of the image.
+    """
 
     offset: Float[Tensor, "*batch d"]
     std: Float[Tensor, "*batch d"] | None
     scales: Float[Tensor, "*batch i d"]
+    context: Float[Tensor, "*batch c"] | None = None
+
+
+class Bend(Protocol):
+    """An invertible map of codes for each context, as `flows.AutoregressiveSteps` is one."""
+
+    def __call__(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """What becomes of z, and the log-determinant of the Jacobian there."""
+
+    def inverse(self, z: Tensor, context: Tensor) -> Tensor:
+        """What z was made of."""
 
 
 class BasisNoisePosterior(Posterior):
@@ -198,9 +212,13 @@ class BasisNoisePosterior(Posterior):
     deviations off the mean. Else rare ones would, where the draws do not see them and no critic has samples to learn from: to
     be far off lowers log r(z|x), for which a critic ought to charge and does not, so that an encoder flees there.
 
-    `network` maps an image to z0, with `gaussian` to the raw std, and to the a_i, one after another: `outputs` numbers. The
-    v_i's moments are taken from `draws` draws. As they are estimates, adaptive contrast's ELBO is too high, by up to about
-    1/draws nat for each latent variable with `moments`, and (latent_dim + 3)/4 times as much with `moments_full`.
+    With a `flow` all this is the law of a base code, which the flow then bends once more, by a context of the image. What the
+    moments are of remains the base code.
+
+    `network` maps an image to z0, with `gaussian` to the raw std, to the a_i, one after another, and with a flow to the
+    context: `outputs` numbers. The v_i's moments are taken from `draws` draws. As they are estimates, adaptive contrast's ELBO
+    is too high, by up to about 1/draws nat for each latent variable with `moments`, and (latent_dim + 3)/4 times as much with
+    `moments_full`.
     """
 
     def __init__(
@@ -211,6 +229,7 @@ class BasisNoisePosterior(Posterior):
         noise_dim: int,
         draws: int = 256,
         gaussian: bool = False,
+        flow: Bend | None = None,
     ) -> None:
         super().__init__()
         self.network = network
@@ -219,41 +238,60 @@ class BasisNoisePosterior(Posterior):
         self.noise_dim = noise_dim
         self.draws = draws
         self.gaussian = gaussian
+        self.flow = flow
 
     def extra_repr(self) -> str:
         return f"draws={self.draws}, gaussian={self.gaussian}"
 
     @staticmethod
-    def outputs(latent_dim: int, noise_networks: int, gaussian: bool = False) -> int:
+    def outputs(latent_dim: int, noise_networks: int, gaussian: bool = False, context_dim: int = 0) -> int:
         """How many outputs the network needs."""
-        return (1 + int(gaussian) + noise_networks) * latent_dim
+        return (1 + int(gaussian) + noise_networks) * latent_dim + context_dim
 
     def forward(self, x: Float[Tensor, "*batch n"]) -> OfImage:
-        """The network's word on x, which `sample` and `moments` take in its place, so that it is asked once."""
-        offset, *gaussian, scales = (
-            self.network(x)
-            .unflatten(-1, (-1, self.latent_dim))
-            .split([1, *[1] * self.gaussian, len(self.noise_networks)], dim=-2)
-        )
+        """The network's word on x, which all below take in its place, so that it is asked once."""
+        output = self.network(x)
+        parts = [1, *[1] * self.gaussian, len(self.noise_networks)]
+        of_base = self.latent_dim * sum(parts)
+        context = None if self.flow is None else output[..., of_base:]
+        offset, *gaussian, scales = output[..., :of_base].unflatten(-1, (-1, self.latent_dim)).split(parts, dim=-2)
         if not gaussian:
-            return OfImage(offset.squeeze(-2), None, scales)
+            return OfImage(offset.squeeze(-2), None, scales, context)
         std = softplus(gaussian[0]) + MINIMUM_STD
-        return OfImage(offset.squeeze(-2), std.squeeze(-2), std * scales.tanh())
+        return OfImage(offset.squeeze(-2), std.squeeze(-2), std * scales.tanh(), context)
 
-    def sample(
+    def sample(self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()) -> Float[Tensor, "*shape_batch d"]:
+        of_image = self(x)
+        return self.bend(self.sample_base(x, shape, of_image), of_image)[0]
+
+    def sample_base(
         self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = (), of_image: OfImage | None = None
     ) -> Float[Tensor, "*shape_batch d"]:
-        """Codes z ~ q(z | x), as many for each image as `shape` says; `of_image` is what `forward` makes of x, if at hand."""
-        offset, std, scales = of_image or self(x)
+        """Base codes, as many for each image as `shape` says; `of_image` is what `forward` makes of x, if at hand."""
+        of = of_image or self(x)
         noise = self._noise(x, (*shape, *x.shape[:-1]))
-        z = offset + (scales * noise).sum(-2)
-        return z if std is None else z + std * torch.randn_like(z)
+        base = of.offset + (of.scales * noise).sum(-2)
+        return base if of.std is None else base + of.std * torch.randn_like(base)
+
+    def bend(
+        self, base: Float[Tensor, "*shape_batch d"], of_image: OfImage
+    ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
+        """Codes from base codes, and the log-determinant of the Jacobian there: 0 without a flow."""
+        if self.flow is None or of_image.context is None:
+            return base, base.new_zeros(base.shape[:-1])
+        return self.flow(base, of_image.context)
+
+    def unbend(self, z: Float[Tensor, "*shape_batch d"], of_image: OfImage) -> Float[Tensor, "*shape_batch d"]:
+        """The base codes that `bend` makes these codes of."""
+        if self.flow is None or of_image.context is None:
+            return z
+        return self.flow.inverse(z, of_image.context)
 
     def moments(
         self, x: Float[Tensor, "*batch n"], of_image: OfImage | None = None
     ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d"]]:
-        """Mean and standard deviation of z given x, each coordinate's own; `of_image` as for `sample`."""
-        offset, std, scales = of_image or self(x)
+        """Mean and standard deviation of base codes given x, each coordinate's own; `of_image` as for `sample_base`."""
+        offset, std, scales, _ = of_image or self(x)
         noise = self._noise(x, (self.draws,))
         variance = (scales.square() * noise.var(0)).sum(-2)
         if std is not None:
@@ -263,8 +301,8 @@ class BasisNoisePosterior(Posterior):
     def moments_full(
         self, x: Float[Tensor, "*batch n"], of_image: OfImage | None = None
     ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d d"]]:
-        """Mean of z given x, and the lower-triangular factor of its covariance; `of_image` as for `sample`."""
-        offset, std, scales = of_image or self(x)
+        """Mean of base codes given x, and the lower-triangular factor of their covariance; `of_image` as for `sample_base`."""
+        offset, std, scales, _ = of_image or self(x)
         noise = self._noise(x, (self.draws,))
         centred = noise - noise.mean(0)
         with in_full_precision(x):

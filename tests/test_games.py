@@ -15,7 +15,7 @@ from avb_core.critics import CodeCritic, InnerProductCritic, PairCritic
 from avb_core.data import Images, Points, four_points
 from avb_core.decoders import BernoulliDecoder, GaussianDecoder, ImplicitDecoder
 from avb_core.divergences import forward_kl, kl, logistic, reverse_kl
-from avb_core.flows import InverseAutoregressiveFlow
+from avb_core.flows import AutoregressiveSteps, InverseAutoregressiveFlow
 from avb_core.games import AVB, GAN, IWAE, VAE, AdaptiveContrastAVB, JointAdversary, TwoAdversaries
 from avb_core.games.game import Game
 from avb_core.games.gan import GENERATOR_LOSSES
@@ -251,11 +251,12 @@ def test_the_critic_sees_no_gradient_of_the_encoder(build):
 class LinearNoise(BasisNoisePosterior):
     """A basis-noise posterior whose noise enters linearly: a full-covariance Gaussian with moments known exactly."""
 
-    def __init__(self):
-        super().__init__(nn.Linear(3, 2 * 3), [nn.Linear(2, 2, bias=False) for _ in range(2)], 2, 2, draws=2)
+    def __init__(self, flow=None, context_dim=0):
+        noises = [nn.Linear(2, 2, bias=False) for _ in range(2)]
+        super().__init__(nn.Linear(3, 2 * 3 + context_dim), noises, 2, 2, draws=2, flow=flow)
 
     def exact(self, x, of_image=None):
-        offset, _, scales = of_image or self(x)
+        offset, _, scales, _ = of_image or self(x)
         factors = [scales[..., i, :, None] * network.weight for i, network in enumerate(self.noise_networks)]
         covariance = sum(factor @ factor.mT for factor in factors)
         return offset, covariance
@@ -284,6 +285,42 @@ class RatioToContrast(nn.Module):
         correlation = covariance / std[..., :, None] / std[..., None, :]
         q = MultivariateNormal(torch.zeros_like(mean), correlation)
         return (q.log_prob(u) - Normal(0.0, 1.0).log_prob(u).sum(-1))[..., None]
+
+
+def test_a_flow_bends_posterior_and_contrast_alike(linear_decoder):
+    """Base codes are Gaussian, so that the contrast bent by the flow is the posterior, and the best critic is 0."""
+    decoder, model = linear_decoder
+    posterior = LinearNoise(AutoregressiveSteps(3, 2, 4, [16]), context_dim=4)
+    x, _ = model.sample(6)
+    game = AdaptiveContrastAVB(posterior, decoder, PairCritic(RatioToContrast(posterior, True)), full_covariance=True)
+    of_image = posterior(x)
+    z, log_ratio = game.sample_with_log_ratio(x)
+    base = posterior.unbend(z, of_image)
+    assert (z - base).abs().min() > 1e-3
+    torch.testing.assert_close(posterior.bend(base, of_image)[0], z, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(game.log_ratio(x, z), log_ratio, atol=1e-4, rtol=1e-4)
+    mean, covariance = posterior.exact(x)
+    for i in range(len(x)):  # the density of z by the change of variables, the volume by automatic differentiation
+        volume = torch.autograd.functional.jacobian(
+            lambda b, i=i: posterior.flow(b, of_image.context[i])[0], base[i]
+        ).det()
+        log_q = MultivariateNormal(mean[i], covariance[i]).log_prob(base[i]) - volume.abs().log()
+        torch.testing.assert_close(log_ratio[i], log_q - Normal(0.0, 1.0).log_prob(z[i]).sum(), atol=1e-4, rtol=1e-4)
+
+
+def test_the_critic_of_a_bent_posterior_sees_base_codes(linear_decoder):
+    """Its loss is the same whatever the flow does to them."""
+    decoder, model = linear_decoder
+    posterior = LinearNoise(AutoregressiveSteps(2, 2, 4, [16]), context_dim=4)
+    game = AdaptiveContrastAVB(posterior, decoder, PairCritic(ConcatenationMLP((3, 2), [8], 1)), full_covariance=True)
+    x, _ = model.sample(50)
+    losses = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        losses.append(game.critic_loss(x).item())
+        for parameter in posterior.flow.parameters():
+            torch.nn.init.normal_(parameter)
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize("full_covariance", [False, True], ids=["diagonal", "full"])

@@ -17,7 +17,7 @@ from avb_core.decoders import (
     GaussianDecoder,
     TargetLikelihood,
 )
-from avb_core.flows import AutoregressiveMLP, InverseAutoregressiveFlow
+from avb_core.flows import AutoregressiveMLP, AutoregressiveSteps, InverseAutoregressiveFlow
 from avb_core.networks import (
     MLP,
     ConcatenationMLP,
@@ -875,6 +875,33 @@ def test_a_flow_s_density_by_the_jacobian(d, steps):
     jacobian = torch.autograd.functional.jacobian(of_noise, noise)
     truth = stats.norm.logpdf(noise.numpy()).sum() - np.linalg.slogdet(jacobian.numpy())[1]
     assert log_q.item() == pytest.approx(truth, abs=1e-9)
+
+
+@pytest.mark.parametrize("d, steps", [(1, 1), (3, 2), (6, 4)])
+def test_a_flow_s_inverse(d, steps):
+    """There and back, many codes for each context; from either side."""
+    flow = AutoregressiveSteps(steps, d, 3, [16, 16]).double()
+    z, context = torch.randn(5, 4, d, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    bent, log_volume = flow(z, context)
+    assert log_volume.shape == (5, 4) and (log_volume < 0).all()
+    torch.testing.assert_close(flow.inverse(bent, context), z)
+    torch.testing.assert_close(flow(flow.inverse(z, context), context)[0], z)
+
+
+def test_a_flow_keeps_the_precision_of_a_code_under_autocast():
+    """Thirty-two logarithms of 8 bits add up to a tenth of a nat."""
+    flow = AutoregressiveSteps(4, 32, 8, [64])
+    z, context = torch.randn(100, 32), torch.randn(100, 8)
+    exact, volume = flow(z, context)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded, log_volume = flow(z, context)
+        assert rounded.dtype == log_volume.dtype == torch.float32
+        # What the layers' rounding does to a code is not small; that the density is the one of the map that was taken, is.
+        assert (rounded - exact).abs().max() > 1e-4
+        again = flow.inverse(rounded, context)
+    assert (again - z).abs().max() < 0.05
+    assert (log_volume != log_volume.to(torch.bfloat16).float()).float().mean() > 0.9
+    assert (log_volume - volume).abs().max() < 0.5
 
 
 def test_more_noises_bring_a_semi_implicit_density_closer_from_above():

@@ -169,7 +169,8 @@ def test_every_recipe_of_the_book_can_be_played(of):
         game, config = of.build(), of.config(seed=3)
     except DataMissing as error:
         pytest.skip(str(error))
-    kinds = {"vae": VAE, "avb": AVB, "aae": AVB, "avb_ac": AdaptiveContrastAVB, "two_adversaries": TwoAdversaries}
+    kinds = {"vae": VAE, "avb": AVB, "aae": AVB, "two_adversaries": TwoAdversaries}
+        kinds |= dict.fromkeys(("avb_ac", "avb_ac_flow"), AdaptiveContrastAVB)
     assert type(game) is kinds.get(of.game, IWAE)
     config.require_players(game)
     assert config.seed == 3 and config.steps == of.settings["steps"]
@@ -231,6 +232,10 @@ OF_THE_GAME = {
     "aae": {"noise_dim": 2},
     "avb": {"noise_dim": 2},
     "avb_ac": {"noise_dim": 2, "basis": 3, "noise_widths": [8]},
+    "avb_ac_flow": {
+        **{"noise_dim": 2, "basis": 3, "noise_widths": [8], "gaussian": True, "full_covariance": True},
+        **{"flow_steps": 2, "flow_widths": [8], "context_dim": 2},
+    },
     "two_adversaries": {"noise_dim": 2, "decoder_noise_dim": 2},
 }
 

@@ -19,6 +19,10 @@ class AdaptiveContrastAVB(AVB):
     critic sees codes in r's own coordinates, in which r is a standard normal for every image and q has mean 0 and variance 1:
     KL(q ‖ r) is the same there, and Proposition 2 then covers all of the gradient, that through r's moments included. So no
     critic, however wrong, can shift or rescale the posterior.
+
+    Where the posterior bends base codes by a flow, r(z|x) is that Gaussian bent by the same flow, and the critic sees base
+    codes: an invertible map changes no ratio of densities. So the flow's part of the KL is exact as well, and what is left to
+    the critic is how a base code differs from a Gaussian.
     """
 
     posterior: BasisNoisePosterior
@@ -38,23 +42,23 @@ class AdaptiveContrastAVB(AVB):
         return f"{super().extra_repr()}, full_covariance={self.full_covariance}"
 
     def normalized(
-        self, x: Float[Tensor, "*batch n"], z: Float[Tensor, "*shape_batch d"], of_image: OfImage | None = None
+        self, x: Float[Tensor, "*batch n"], base: Float[Tensor, "*shape_batch d"], of_image: OfImage | None = None
     ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
-        """z in the coordinates of r(z|x), and log r(z|x); `of_image` as for the posterior's `sample`."""
+        """Base codes (without a flow: codes) in r's coordinates, and log r there; `of_image` as for `sample_base`."""
         if self.full_covariance:
             mean, scale_tril = self.posterior.moments_full(x, of_image)
-            u = torch.linalg.solve_triangular(scale_tril, (z - mean)[..., None], upper=False)[..., 0]
+            u = torch.linalg.solve_triangular(scale_tril, (base - mean)[..., None], upper=False)[..., 0]
             log_volume = scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         else:
             mean, std = self.posterior.moments(x, of_image)
-            u, log_volume = (z - mean) / std, std.log().sum(-1)
+            u, log_volume = (base - mean) / std, std.log().sum(-1)
         return u, log_prob_standard_normal(u) - log_volume
 
     def critic_loss(self, x: Float[Tensor, "batch n"]) -> Float[Tensor, ""]:
         """The critic's objective on q's codes against r's, both in r's coordinates."""
         with torch.no_grad():
             of_image = self.posterior(x)
-            u, _ = self.normalized(x, self.posterior.sample(x, of_image=of_image), of_image)
+            u, _ = self.normalized(x, self.posterior.sample_base(x, of_image=of_image), of_image)
         on_q, on_r = self.critic(x, torch.stack([u, torch.randn_like(u)]))
         return self.objective.critic_loss(on_q, on_r)
 
@@ -62,12 +66,18 @@ class AdaptiveContrastAVB(AVB):
         self, x: Float[Tensor, "*batch n"]
     ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch"]]:
         of_image = self.posterior(x)
-        z = self.posterior.sample(x, of_image=of_image)
-        return z, self.log_ratio(x, z, of_image)
+        return self._bent(x, self.posterior.sample_base(x, of_image=of_image), of_image)
 
     def log_ratio(
-        self, x: Float[Tensor, "*batch n"], z: Float[Tensor, "*shape_batch d"], of_image: OfImage | None = None
+        self, x: Float[Tensor, "*batch n"], z: Float[Tensor, "*shape_batch d"]
     ) -> Float[Tensor, "*shape_batch"]:
-        """log q(z|x) − log p(z), as critic and contrast see it; `of_image` as for the posterior's `sample`."""
-        u, log_r = self.normalized(x, z, of_image)
-        return self.objective.log_ratio(self.critic(x, u)) + log_r - log_prob_standard_normal(z)
+        """log q(z|x) − log p(z), as critic and contrast see it."""
+        of_image = self.posterior(x)
+        return self._bent(x, self.posterior.unbend(z, of_image), of_image)[1]
+
+    def _bent(
+        self, x: Float[Tensor, "*batch n"], base: Float[Tensor, "*shape_batch d"], of_image: OfImage
+    ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
+        u, log_r = self.normalized(x, base, of_image)
+        z, log_volume = self.posterior.bend(base, of_image)
+        return z, self.objective.log_ratio(self.critic(x, u)) + log_r - log_volume - log_prob_standard_normal(z)
