@@ -170,7 +170,7 @@ def test_every_recipe_of_the_book_can_be_played(of):
     except DataMissing as error:
         pytest.skip(str(error))
     kinds = {"vae": VAE, "avb": AVB, "aae": AVB, "two_adversaries": TwoAdversaries}
-        kinds |= dict.fromkeys(("avb_ac", "avb_ac_flow"), AdaptiveContrastAVB)
+    kinds |= dict.fromkeys(("avb_ac", "avb_ac_flow"), AdaptiveContrastAVB)
     assert type(game) is kinds.get(of.game, IWAE)
     config.require_players(game)
     assert config.seed == 3 and config.steps == of.settings["steps"]
