@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -302,6 +303,13 @@ def test_methods_are_compared_on_the_same_decoder():
         if generates and of.experiment not in MAY_BE_MISSING:
             decoder = [(name, tensor.shape) for name, tensor in of.build().decoder.state_dict().items()]
             assert decoders.setdefault((of.profile, of.experiment), decoder) == decoder
+
+
+def test_only_the_data_differ_where_binarizations_are_compared():
+    profiles = tomllib.loads(recipes.BOOK.read_text())["profiles"]["full"]
+    assert profiles["binarized_mnist"]
+    for game, settings in profiles["binarized_mnist"].items():
+        assert settings == profiles["mnist"][game]
 
 
 # --- what is measured of an inferred posterior ------------------------------------------------------------------------
