@@ -1,5 +1,6 @@
 """The three lists of packages agree, and the files that tell who may do what with the book are there."""
 
+import itertools
 import json
 import os
 import re
@@ -14,7 +15,11 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from torch import Tensor
 
+from avb_core.evaluation import mean_by_levels
+from avb_core.experiments import bound_levels
+from avb_core.runs import load_tensors
 from tools.book import ROOT, chapters
 from tools.build_chapters import reading_minutes
 
@@ -127,6 +132,51 @@ def test_the_readme_reports_the_stored_runs():
         median = statistics.median(run["measured"][quantity]["value"] for run in runs)
         row = next(line for line in readme.splitlines() if line.startswith(f"| {label} "))
         assert row.split("|")[3].strip() == f"{median:.3f}".replace("-", "−")
+
+
+def stored_levels(run: str) -> list[Tensor]:
+    """Bounds by levels of a stored run on MNIST; those that have none of all images borrow the long VAE's."""
+    figures = ROOT / "figures"
+    of_all = load_tensors(figures / "mnist_long/vae-0/per_image.safetensors")[0]["iwlb_of_all"]
+    per_image = load_tensors(figures / run / "per_image.safetensors")[0]
+    return bound_levels({"iwlb_of_all": of_all} | per_image)
+
+
+def test_the_readme_reports_the_stored_runs_on_mnist():
+    """Log-likelihoods, and differences to the VAE's on the same images, from the values of each image."""
+    folders = {
+        "50,000 steps": "mnist_mlp",
+        "150,000 steps": "mnist_long",
+        "8 latent variables": "mnist_conv8",
+        "32 latent variables": "mnist_conv32",
+    }
+    games = {
+        "VAE": "vae",
+        "AVB with adaptive contrast": "avb_ac",
+        "the same, bent by a flow": "avb_ac_flow",
+        "inverse autoregressive flow": "flow",
+        "semi-implicit posterior": "semi_implicit",
+        "adversarial autoencoder": "aae",
+        "AVB, its critic against the prior": "avb",
+    }
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (ROOT / "README.md").read_text().splitlines()]
+    compared = 0
+    for start in [number for number, cells in enumerate(lines) if "less the VAE's" in cells]:
+        for cells in itertools.takewhile(len, lines[start + 2 :]):
+            for column, folder in enumerate(map(folders.get, lines[start])):
+                if folder is None:
+                    continue
+                run, of_vae = f"{folder}/{games[cells[0]]}-0", stored_levels(f"{folder}/vae-0")
+                if not cells[column]:
+                    assert not (ROOT / "figures" / run).exists(), run
+                    continue
+                levels = stored_levels(run)
+                gain = mean_by_levels(*(one - two for one, two in zip(levels[1:], of_vae[1:], strict=True)))
+                less = "" if cells[0] == "VAE" else f"{gain.value:+.2f} ± {gain.stderr:.2f}"
+                expected = [f"{mean_by_levels(*levels).value:.1f}", less]
+                assert cells[column : column + 2] == [each.replace("-", "−") for each in expected], run
+                compared += 1
+    assert compared >= 12
 
 
 def test_the_readme_counts_the_hours():
