@@ -102,6 +102,23 @@ def evaluate(
         typer.echo(f"{name:<20} {now:>22}   stored: {then}")
 
 
+@app.command()
+def halve(
+    folder: Annotated[Path, typer.Argument(help="A finished run that is to be passed on.")],
+    images: TestImages = 200,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Round a finished run's weights to 16 bits, in place, and tell by how much that changes its bound."""
+    try:
+        _require(accelerator)
+        device = Fabric(accelerator=accelerator, devices=1).device
+        told = recipes.halve(folder, device=device, **_given(images=images), annealed=0)
+    except (ValueError, OSError, CorruptFile) as error:
+        raise typer.Exit(_complain(error)) from error
+    changed, of = _with_error(told["iwlb_changed_by"]), told["images"]
+    typer.echo(f"{folder / 'model.safetensors'}: 16 bits; the bound on {of} images changed by {changed} nats")
+
+
 def _require(accelerator: str) -> None:
     """Raise ValueError where PyTorch has no such device here."""
     if accelerator in {"cuda", "gpu"} and not torch.cuda.is_available():

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -48,6 +49,7 @@ from avb_core.pictures import (
     sliced_wasserstein,
 )
 from avb_core.posteriors import ExplicitPosterior
+from avb_core.runs import load_tensors, read_json
 from avb_core.testbeds import EightSchools, NoisyRadius
 
 IMPORTANCE_SAMPLES = 500  # for each image, in the bounds that a run reports
@@ -208,6 +210,21 @@ def bound_levels(per_image: Mapping[str, Float[Tensor, "_"]]) -> list[Float[Tens
     """
     joint = torch.logaddexp(per_image["iwlb"], per_image["iwlb_fitted"]) - math.log(2)
     return [per_image["iwlb_of_all"], joint, per_image["ais"]]
+
+
+def per_image_of(folder: Path) -> dict[str, Float[Tensor, "_"]]:
+    """What the finished run in `folder` measured of each image, in double precision.
+
+    A run without a bound of its own on all test images borrows that of another, which its result names, as
+    `iwlb_of_all_is_that_of`, by experiment and run: the first level of `evaluation.mean_by_levels` may be any. Raises
+    FileNotFoundError or CorruptFile where a file is missing or altered.
+    """
+    folder = Path(folder)
+    per_image, _ = load_tensors(folder / "per_image.safetensors")
+    lender = read_json(folder / "result.json")["measured"].get("iwlb_of_all_is_that_of")
+    if lender is not None:
+        per_image["iwlb_of_all"] = load_tensors(folder.parents[1] / lender / "per_image.safetensors")[0]["iwlb_of_all"]
+    return {name: values.double() for name, values in per_image.items()}
 
 
 def _anneal(

@@ -15,11 +15,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
-from torch import Tensor
 
 from avb_core.evaluation import mean_by_levels
-from avb_core.experiments import bound_levels
-from avb_core.runs import load_tensors
+from avb_core.experiments import bound_levels, per_image_of
 from tools.book import ROOT, chapters
 from tools.build_chapters import reading_minutes
 
@@ -134,16 +132,12 @@ def test_the_readme_reports_the_stored_runs():
         assert row.split("|")[3].strip() == f"{median:.3f}".replace("-", "−")
 
 
-def stored_levels(run: str) -> list[Tensor]:
-    """Bounds by levels of a stored run on MNIST; those that have none of all images borrow the long VAE's."""
-    figures = ROOT / "figures"
-    of_all = load_tensors(figures / "mnist_long/vae-0/per_image.safetensors")[0]["iwlb_of_all"]
-    per_image = load_tensors(figures / run / "per_image.safetensors")[0]
-    return bound_levels({"iwlb_of_all": of_all} | per_image)
-
-
 def test_the_readme_reports_the_stored_runs_on_mnist():
     """Log-likelihoods, and differences to the VAE's on the same images, from the values of each image."""
+
+    def levels_of(run):
+        return bound_levels(per_image_of(ROOT / "figures" / run))
+
     folders = {
         "50,000 steps": "mnist_mlp",
         "150,000 steps": "mnist_long",
@@ -166,11 +160,11 @@ def test_the_readme_reports_the_stored_runs_on_mnist():
             for column, folder in enumerate(map(folders.get, lines[start])):
                 if folder is None:
                     continue
-                run, of_vae = f"{folder}/{games[cells[0]]}-0", stored_levels(f"{folder}/vae-0")
+                run, of_vae = f"{folder}/{games[cells[0]]}-0", levels_of(f"{folder}/vae-0")
                 if not cells[column]:
                     assert not (ROOT / "figures" / run).exists(), run
                     continue
-                levels = stored_levels(run)
+                levels = levels_of(run)
                 gain = mean_by_levels(*(one - two for one, two in zip(levels[1:], of_vae[1:], strict=True)))
                 less = "" if cells[0] == "VAE" else f"{gain.value:+.2f} ± {gain.stderr:.2f}"
                 expected = [f"{mean_by_levels(*levels).value:.1f}", less]

@@ -513,6 +513,38 @@ def test_what_cannot_be_measured_anew_is_refused(small, tmp_path):
     assert "model.safetensors" in refused("evaluate", folder, "--accelerator", "cpu")
 
 
+def test_halved_weights_are_the_trained_ones_rounded(small, tmp_path):
+    """Half the file, a bound that changed by what the result tells, and a run that is measured anew as before."""
+    folder = tmp_path / "run"
+    assert invoke("train", "mnist", "--accelerator", "cpu", "--set", "steps=30", "--out", folder).exit_code == 0
+    before, _ = load_tensors(folder / "model.safetensors")
+    size = (folder / "model.safetensors").stat().st_size
+    bounds = [recipes.evaluate(folder, images=30, annealed=0)["iwlb"]["value"]]
+    shown = invoke("halve", folder, "--accelerator", "cpu", "--images", 30)
+    assert shown.exit_code == 0 and "16 bits; the bound on 30 images changed by " in shown.stdout
+    bounds.append(recipes.evaluate(folder, images=30, annealed=0)["iwlb"]["value"])
+    after, _ = load_tensors(folder / "model.safetensors")
+    assert before.keys() == after.keys() and (folder / "model.safetensors").stat().st_size < 0.7 * size
+    for name, tensor in after.items():
+        assert tensor.dtype == torch.float16
+        torch.testing.assert_close(tensor.float(), before[name], rtol=2**-11, atol=1e-7)
+    told = read_json(folder / "result.json")["weights"]
+    assert told["dtype"] == "float16" and told["images"] == 30
+    assert told["iwlb_changed_by"]["value"] == pytest.approx(bounds[1] - bounds[0], abs=1e-4)
+    assert 0 < abs(told["iwlb_changed_by"]["value"]) < 0.05
+    assert all(
+        tensor.dtype == torch.float32 for tensor in recipes.load_model(recipes.recipe_of(folder), folder).parameters()
+    )
+    # Once is enough, and an experiment without a bound on each image is refused, with its files as they were.
+    assert refused("halve", folder).startswith("folder: expected weights of 32 bits, got some of 16 in ")
+    of_four = tmp_path / "four"
+    assert invoke("train", "four_points", "--accelerator", "cpu", "--out", of_four).exit_code == 0
+    assert refused("halve", of_four).startswith("images, annealed: not for the experiment four_points")
+    with pytest.raises(ValueError, match="^folder: expected an experiment with a bound on each image, got four_points"):
+        recipes.halve(of_four)
+    assert "weights" not in read_json(of_four / "result.json")
+
+
 def test_tensorboard_gets_every_row(small, tmp_path, monkeypatch):
     """With a writer that remembers; and where the package is missing, one line says so."""
     written = []
