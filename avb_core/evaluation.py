@@ -25,7 +25,7 @@ from avb_core.gaussian import (
     reparameterize,
     reparameterize_full,
 )
-from avb_core.posteriors import ExplicitPosterior, Posterior
+from avb_core.posteriors import BasisNoisePosterior, ExplicitPosterior, Posterior
 
 # Samples (of a code, with its decoded image) that are held at a time: bounds the memory of every estimate below.
 CHUNK = 2**15
@@ -137,8 +137,10 @@ class MomentMatchedProposal(ExplicitPosterior):
 
     It gives an implicit posterior the density that importance weighting needs; the bound holds for every proposal, and is the
     looser the less Gaussian the posterior is. The moments are taken anew at every call, before the codes are drawn, so each
-    weight is unbiased for p(x). `widen` multiplies the standard deviations: a proposal should have the heavier
-    tails.
+    weight is unbiased for p(x). `widen` multiplies the standard deviations: a proposal should have the heavier tails.
+
+    Of a posterior that bends base codes (`posteriors.BasisNoisePosterior`) the moments are those of base codes, and the
+    Gaussian is bent as they are: adaptive contrast's r(z|x), widened.
     """
 
     def __init__(self, posterior: Posterior, samples: int = 256, widen: float = 1.2) -> None:
@@ -160,11 +162,18 @@ class MomentMatchedProposal(ExplicitPosterior):
         mean = torch.cat(means).reshape(*x.shape[:-1], self.latent_dim)
         scale_tril = torch.cat(scale_trils).reshape(*mean.shape, self.latent_dim)
         z = reparameterize_full(mean, scale_tril, torch.randn(*shape, *mean.shape, dtype=mean.dtype, device=x.device))
-        return z, log_prob_full(z, mean, scale_tril)
+        log_prob = log_prob_full(z, mean, scale_tril)
+        if not isinstance(self.posterior, BasisNoisePosterior):
+            return z, log_prob
+        z, log_volume = self.posterior.bend(z, self.posterior(x))
+        return z, log_prob - log_volume
 
     def _moments(self, x: Float[Tensor, "batch n"]) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch d d"]]:
         """Mean and widened scale of the posterior's samples for each image."""
-        fitted = self.posterior.sample(x, (self.samples,))
+        if isinstance(self.posterior, BasisNoisePosterior):
+            fitted = self.posterior.sample_base(x, (self.samples,))
+        else:
+            fitted = self.posterior.sample(x, (self.samples,))
         mean = fitted.mean(0)
         centred = (fitted - mean).double()
         covariance = torch.einsum("kbi,kbj->bij", centred, centred) / (self.samples - 1)

@@ -10,7 +10,7 @@ from scipy import stats
 from torch import nn
 
 from avb_core import evaluation
-from avb_core.decoders import BernoulliDecoder, Decoder, GaussianDecoder
+from avb_core.decoders import BernoulliDecoder, Decoder, GaussianDecoder, TargetLikelihood
 from avb_core.evaluation import (
     Estimate,
     FittedProposal,
@@ -24,9 +24,16 @@ from avb_core.evaluation import (
     log_likelihood_quadrature,
     mean_by_levels,
 )
+from avb_core.flows import AutoregressiveSteps
 from avb_core.gaussian import kl_diagonal, kl_full, kl_standard_normal
 from avb_core.networks import MLP, ConcatenationMLP
-from avb_core.posteriors import ExplicitPosterior, GaussianPosterior, ImplicitPosterior, Posterior
+from avb_core.posteriors import (
+    BasisNoisePosterior,
+    ExplicitPosterior,
+    GaussianPosterior,
+    ImplicitPosterior,
+    Posterior,
+)
 from avb_core.testbeds import LinearGaussian
 
 
@@ -208,6 +215,17 @@ def test_iwlb_refuses(options, named):
 # --- a proposal for posteriors without a density ----------------------------------------------------------------------
 
 
+class BlackBox(Posterior):
+    """What is left of a posterior when nothing but its samples may be asked for."""
+
+    def __init__(self, posterior):
+        super().__init__()
+        self.posterior, self.latent_dim = posterior, posterior.latent_dim
+
+    def sample(self, x, shape=()):
+        return self.posterior.sample(x, shape)
+
+
 class KnownBox(Posterior):
     """Samples of a Gaussian whose density is kept secret."""
 
@@ -249,6 +267,37 @@ def test_matched_moments_give_a_true_bound_that_converges():
         for k in (1, 100)
     )
     assert coarse.value > 0.01 and fine.value > -4 * fine.stderr and fine.value < 0.01
+
+
+def test_where_a_posterior_bends_base_codes_the_matched_gaussian_is_bent_with_them():
+    """A flow of a Gaussian, twisted: the proposal's density is that of its law, and its bound on an evidence of 1 is tight."""
+    flow = AutoregressiveSteps(2, 2, 3, [8])
+    for parameter in flow.parameters():
+        torch.nn.init.normal_(parameter)
+    network = MLP(3, [8], BasisNoisePosterior.outputs(2, 1, gaussian=True, context_dim=3))
+    posterior = (
+        BasisNoisePosterior(network, [nn.Linear(1, 2)], 2, 1, gaussian=True, flow=flow).double().requires_grad_(False)
+    )
+    torch.nn.init.zeros_(posterior.noise_networks[0].weight)  # of the noise a constant is left: base codes are Gaussian
+    x = torch.randn(3, dtype=torch.float64)
+    of_image = posterior(x)
+    base_law = torch.distributions.MultivariateNormal(posterior.moments(x)[0], scale_tril=of_image.std.diag())
+    jacobians = torch.func.vmap(torch.func.jacrev(lambda base: posterior.bend(base, of_image)[0]))
+
+    def log_density(z):
+        """Change of variables, with the Jacobian by automatic differentiation."""
+        base = posterior.unbend(z.reshape(-1, 2), of_image)
+        return (base_law.log_prob(base) - jacobians(base).det().abs().log()).reshape(z.shape[:-1])
+
+    proposal = MomentMatchedProposal(posterior, samples=20_000, widen=1.0)
+    z, log_q = proposal.sample_with_log_prob(x, (200,))
+    assert (log_q - log_density(z)).abs().mean() < 0.05
+    # With p(z | x) = q(z | x) the evidence is 1. Moments of the codes themselves make a worse proposal.
+    target = TargetLikelihood(log_density)
+    unaware = MomentMatchedProposal(BlackBox(posterior), widen=1.0)
+    proposal.samples, x = 2000, x.expand(100, -1)
+    bent, plain = (Estimate.of_mean(iwlb_log_likelihood(target, each, x, k=1)) for each in (proposal, unaware))
+    assert abs(bent.value) < 0.02 and plain.value < -0.5
 
 
 @pytest.mark.parametrize("batch", [(), (1,), (5,), (2, 3)])
