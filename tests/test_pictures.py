@@ -2,8 +2,6 @@
 
 import os
 import sys
-from collections import OrderedDict
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ import torch
 from scipy import linalg, ndimage, stats
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
-from torch import nn
 from torch.nn.functional import interpolate
 
 from avb_core import pictures
@@ -260,30 +257,6 @@ def test_features_that_cannot_be_compared_are_refused():
         frechet_distance(x[:, :2], x)
 
 
-class SmallInception(nn.Module):
-    """In the place of torch-fidelity's network, a small one that takes its weights as that does, and as little care."""
-
-    def __init__(self, name, features_list, feature_extractor_weights_path=None):
-        super().__init__()
-        assert isinstance(name, str) and features_list == ["2048"]
-        self.layer = nn.Conv2d(3, 4, 3, stride=4)
-        state = torch.load(feature_extractor_weights_path, weights_only=False)
-        self.load_state_dict(state)
-        self.requires_grad_(False).eval()
-
-    def forward(self, x):
-        assert x.dtype == torch.uint8 and x.ndim == 4 and x.shape[1] == 3
-        return (self.layer((x.float() - 128) / 128).relu().mean((2, 3)),)
-
-
-@pytest.fixture
-def small_inception(monkeypatch):
-    """The package, for a moment, and the weights of its network."""
-    monkeypatch.setitem(sys.modules, "torch_fidelity", SimpleNamespace(FeatureExtractorInceptionV3=SmallInception))
-    torch.manual_seed(0)
-    return OrderedDict(nn.Module.state_dict(nn.ModuleDict({"layer": nn.Conv2d(3, 4, 3, stride=4)})))
-
-
 def test_the_network_is_that_of_the_file(small_inception, real, tmp_path):
     """In both formats that PyTorch has had; the random state is left alone, and colours are told apart."""
     few, features = real[:7], []
@@ -352,7 +325,7 @@ def test_a_file_of_weights_is_not_executed(small_inception, tmp_path):
                 load_inception(path)
             assert not done.exists()
     with pytest.raises(RuntimeError):
-        SmallInception("inception", ["2048"], path)
+        sys.modules["torch_fidelity"].FeatureExtractorInceptionV3("inception", ["2048"], path)
     assert done.exists()
 
 
