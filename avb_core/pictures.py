@@ -129,7 +129,9 @@ def load_inception(weights: Path) -> nn.Module:
     try:
         from torch_fidelity import FeatureExtractorInceptionV3
     except (ImportError, RuntimeError) as error:  # the latter by a torchvision that was built for another PyTorch
-        raise ValueError(f"inception: needs another package, `pip install torch-fidelity` ({error})") from error
+        raise ValueError(
+            f"inception: needs another package, `pip install torch-fidelity`, and a torchvision for this PyTorch ({error})"
+        ) from error
     try:
         content = Path(weights).read_bytes()
     except OSError as error:
