@@ -58,3 +58,24 @@ def require_scale_tril(name: str, scale_tril: Tensor) -> None:
     require_positive(f"{name} (its diagonal)", scale_tril.diagonal(dim1=-2, dim2=-1))
     if scale_tril.device.type == "cpu" and scale_tril.triu(1).any():
         raise ValueError(f"{name}: expected a lower-triangular matrix, got non-zero entries above the diagonal")
+
+
+def require_covariance(name: str, covariance: Tensor) -> None:
+    """Raise ValueError unless `covariance` is (..., d, d), finite and, up to rounding, symmetric."""
+    require_floating(name, covariance, min_ndim=2)
+    if covariance.shape[-1] != covariance.shape[-2]:
+        raise ValueError(f"{name}: expected square matrices (..., d, d), got shape {tuple(covariance.shape)}")
+    require_no_nan(name, covariance)
+    if covariance.device.type != "cpu" or not covariance.numel():
+        return
+    largest = covariance.abs().max()
+    if not largest.isfinite():
+        raise ValueError(f"{name}: expected finite entries, got {largest.item()}")
+    difference = (covariance - covariance.mT).abs().max()
+    if difference > rounding_of(covariance) * largest:
+        raise ValueError(f"{name}: expected symmetric matrices, got entries that differ by {difference.item()}")
+
+
+def rounding_of(matrix: Tensor) -> float:
+    """What rounding may leave in a sum of as many products as `matrix` (..., d, d) has rows, against the largest of them."""
+    return 10 * matrix.shape[-1] * torch.finfo(matrix.dtype).eps

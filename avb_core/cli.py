@@ -85,6 +85,9 @@ def evaluate(
     images: TestImages = None,
     annealed: Annealed = None,
     temperatures: Annotated[int | None, typer.Option(min=1, help="Temperatures of the annealing.")] = None,
+    inception: Annotated[
+        Path | None, typer.Option(help="Weights for the Fréchet inception distance of pictures, of torch-fidelity.")
+    ] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Measure a finished run anew from its weights, beside what is stored of it."""
@@ -92,7 +95,7 @@ def evaluate(
     try:
         _require(accelerator)
         device = Fabric(accelerator=accelerator, devices=1).device
-        options = _given(images=images, annealed=annealed, annealing=annealing)
+        options = _given(images=images, annealed=annealed, annealing=annealing, inception=inception)
         measured = recipes.evaluate(folder, device=device, **options)
         stored = read_json(folder / "result.json")["measured"]
     except (ValueError, OSError, CorruptFile) as error:

@@ -1,5 +1,6 @@
 """Experiments: each has its data, its likelihood, what is watched while a game trains on it, and what is measured then."""
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -43,10 +44,14 @@ from avb_core.gaussian import log_prob_standard_normal
 from avb_core.models import Architecture
 from avb_core.pictures import (
     LinearReadout,
+    frechet_distance,
+    inception_features,
+    load_inception,
     nearest_neighbours,
     principal_components_error,
     sharpness,
     sliced_wasserstein,
+    to_levels,
 )
 from avb_core.posteriors import ExplicitPosterior
 from avb_core.runs import load_tensors, read_json
@@ -139,7 +144,7 @@ def watch_images(game: LatentVariableGame, test: data.Images, k: int = 50) -> di
 @torch.no_grad()
 def measure_images(
     game: LatentVariableGame,
-    test: data.Images,
+    of: Callable[[data.Split], data.Images],
     k: int = IMPORTANCE_SAMPLES,
     images: int = 1000,
     annealed: int = 20,
@@ -147,7 +152,7 @@ def measure_images(
 ) -> Measured:
     """The log-likelihood of test images, with bounds on it, their reconstruction, and their codes' width.
 
-    `log_likelihood` is that of all images of `test`, by `evaluation.mean_by_levels` from the three levels of `bound_levels`:
+    `log_likelihood` is that of all test images, by `evaluation.mean_by_levels` from the three levels of `bound_levels`:
     `iwlb_of_all`, a bound from a tenth of the `k` importance samples that `iwlb` has; `iwlb` and `iwlb_fitted` together, on the
     first `images`; and annealed importance sampling, `ais`, on the first `annealed` of these. Without annealing there is none.
     `ais_gap` tells how far annealing may be from the truth: on as many images that the model itself drew, the mean of its upper
@@ -160,6 +165,7 @@ def measure_images(
     `code_std_fitted` that of the fitted Gaussians. `active_units` are the latent variables that tell images apart. Of the codes
     of all test images together, `kl_moments` is a lower bound on KL(q(z) ‖ p(z)), and `kl_knn` an estimate from up to 5,000.
     """
+    test = of("test")
     x = _batch(test.binarized(), game, images)
     fitted = FittedProposal(game.posterior, game.decoder)
     z = game.posterior.sample(x)
@@ -298,6 +304,7 @@ def measure_pictures(
     annealed: int = 4,
     annealing: Annealing | None = None,
     fitting: int = 100,
+    inception: Path | None = None,
 ) -> Measured:
     """What a model of pictures is worth: likelihood, reconstruction, and its own pictures beside held-out ones.
 
@@ -316,6 +323,12 @@ def measure_pictures(
     a generated picture to the nearest training picture, relative to that of a held-out one: far below 1 it tells of learning by
     heart.
 
+    With the weights of an Inception network in the file `inception`, see `pictures.load_inception`,
+    `frechet_inception_distance` is that of the `generated` pictures to the test pictures, that of pictures from the `fitted`
+    Gaussian, and for a `floor` that of training pictures. It is biased upwards, the more so the fewer `pictures` each of these
+    sets has, so it compares only at equal numbers; papers take tens of thousands. `weights` tells the file by the first digits
+    of its SHA-256.
+
     Where attributes are known, `attributes` tells what share of the variance of each a linear function of the code explains on
     held-out faces, `interpolation` how far pictures decoded half way between two faces' codes are from the true face half way
     (root mean square), and `crossfade` how far the mean of the two pictures is.
@@ -323,6 +336,7 @@ def measure_pictures(
     The tensors are values of each picture, and pictures in levels from 0 to 255: `generated`, and of drawn faces alone
     `reconstructed`.
     """
+    network = None if inception is None else load_inception(inception)  # before anything takes its time
     test, train = of("test"), of("train")
     shape, x = _planes(test), _batch(test, game, images)
     z = torch.cat([game.posterior.sample(few) for few in x.split(PICTURES_AT_A_TIME)])
@@ -361,14 +375,25 @@ def measure_pictures(
     measured["feature_distance_by_scale"] = {
         str(side): {"generated": sum(each[side] for each in by_scale) / 3, "floor": floor[side]} for side in floor
     }
+    if network is not None and inception is not None:
+        network = network.to(x.device)
+        seen, *compared = (
+            inception_features(network, each[: len(others)], shape) for each in (x, sets[0], from_fitted[0], others)
+        )
+        by_kind = zip(("generated", "fitted", "floor"), compared, strict=True)
+        measured["frechet_inception_distance"] = {
+            **{kind: frechet_distance(features, seen) for kind, features in by_kind},
+            "pictures": len(seen),
+            "weights": hashlib.sha256(Path(inception).read_bytes()).hexdigest()[:8],
+        }
     few = min(100, len(x))
     nearest, _ = nearest_neighbours(sets[0][:few], train.pixels)
     of_held_out, _ = nearest_neighbours(x[:few], train.pixels)
     measured["nearest_training"] = float(nearest.median() / of_held_out.median())
 
-    tensors = {"generated": _levels(sets[0][:64])}
+    tensors = {"generated": to_levels(sets[0][:64])}
     if attributes_of is not None:
-        tensors["reconstructed"] = _levels(reconstructed[:32])
+        tensors["reconstructed"] = to_levels(reconstructed[:32])
         measured |= _known_attributes(game, train, test, attributes_of)
     per_image = {name: value.float() for name, value in values.items()}
     measured |= {name: asdict(Estimate.of_mean(value)) for name, value in per_image.items()}
@@ -459,10 +484,6 @@ def _known_attributes(
 
 def _root_mean_square(error: Tensor) -> dict[str, float]:
     return asdict(Estimate.of_mean(error.square().mean(-1).sqrt()))
-
-
-def _levels(pictures: Float[Tensor, "n pixels"]) -> Tensor:
-    return (255 * pictures).round().clamp(0, 255).to(torch.uint8)
 
 
 def _planes(images: data.Images) -> tuple[int, int, int]:
@@ -560,7 +581,7 @@ def on_images(images: Callable[[data.Split], data.Images]) -> Experiment:
         images,
         bernoulli,
         lambda: partial(watch_images, test=images("test").first(200).binarized()),
-        lambda game, **options: measure_images(game, images("test"), **options),
+        partial(measure_images, of=images),
     )
 
 

@@ -1,8 +1,8 @@
-"""Gaussians: reparameterization, log-densities and closed-form KL divergences, in nats.
+"""Gaussians: reparameterization, log-densities and closed-form KL divergences, in nats, and the Wasserstein distance.
 
 Every function sums over the last axis (the dimension d of the variable), keeps all batch axes in front of it and broadcasts
 them. A diagonal Gaussian is a `mean` and a `std`; a full-covariance one is a `mean` and a `scale_tril`, the lower-triangular
-factor L of the covariance L Lᵀ.
+factor L of the covariance L Lᵀ. Only where the covariance may be singular, it is given itself.
 """
 
 import math
@@ -13,10 +13,12 @@ from torch import Tensor
 
 from avb_core._validate import (
     require_broadcastable,
+    require_covariance,
     require_floating,
     require_no_nan,
     require_positive,
     require_scale_tril,
+    rounding_of,
 )
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -138,6 +140,41 @@ def kl_full(
     return (0.5 * shift.square() + 0.5 * off_diagonal.square().sum(-1) + _kl_of_scales(log_scales)).sum(-1)
 
 
+def squared_wasserstein(
+    mean_q: Float[Tensor, "*#batch d"],
+    covariance_q: Float[Tensor, "*#batch d d"],
+    mean_p: Float[Tensor, "*#batch d"],
+    covariance_p: Float[Tensor, "*#batch d d"],
+) -> Float[Tensor, "*batch"]:
+    """W₂²(N(mean_q, S_q), N(mean_p, S_p)), also called the Fréchet distance; in squared units of the variable, not in nats.
+
+    It is |mean_q − mean_p|² + tr(S_q + S_p − 2 (S_q^½ S_p S_q^½)^½) (Dowson and Landau, 1982; Givens and Shortt, 1984).
+    Covariances may be singular: the trace of the outer root is taken as the sum of the singular values of S_p^½ S_q^½, for
+    the root of an eigenvalue that is 0 up to rounding would be far from 0. In double precision, since the traces nearly cancel.
+
+    Raises ValueError for shapes that do not fit, a covariance that is not symmetric or has a negative eigenvalue, or NaN.
+    """
+    _require_covariance("mean_q", mean_q, "covariance_q", covariance_q)
+    _require_covariance("mean_p", mean_p, "covariance_p", covariance_p)
+    require_broadcastable(
+        mean_q=mean_q, covariance_q=covariance_q[..., 0], mean_p=mean_p, covariance_p=covariance_p[..., 0]
+    )
+    scales_q, root_q = _symmetric_root("covariance_q", covariance_q)
+    scales_p, root_p = _symmetric_root("covariance_p", covariance_p)
+    common = torch.linalg.svdvals(root_p @ root_q).sum(-1)
+    of_shapes = scales_q.square().sum(-1) + scales_p.square().sum(-1) - 2 * common
+    return (mean_q.double() - mean_p.double()).square().sum(-1) + of_shapes.clamp(min=0)
+
+
+def _symmetric_root(name: str, covariance: Tensor) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d d"]]:
+    """Its eigenvalues' roots, and the symmetric matrix whose square it is, in double precision."""
+    values, vectors = torch.linalg.eigh(covariance.double())
+    if values.device.type == "cpu" and (values < -rounding_of(covariance) * values[..., -1:].abs()).any():
+        raise ValueError(f"{name}: expected no negative eigenvalue, got {values.min().item()}")
+    scales = values.clamp(min=0).sqrt()
+    return scales, vectors * scales[..., None, :] @ vectors.mT
+
+
 def _kl_of_scales(log_ratio: Tensor) -> Tensor:
     """½ (r² − 1 − log r²) for r = exp(log_ratio): what differing scales cost, per dimension.
 
@@ -181,4 +218,14 @@ def _require_full(mean_name: str, mean: Tensor, tril_name: str, tril: Tensor) ->
     if tril.shape[-1] != mean.shape[-1]:
         raise ValueError(
             f"{mean_name}, {tril_name}: expected (..., d) and (..., d, d), got {tuple(mean.shape)} and {tuple(tril.shape)}"
+        )
+
+
+def _require_covariance(mean_name: str, mean: Tensor, covariance_name: str, covariance: Tensor) -> None:
+    _require_point(mean_name, mean)
+    require_covariance(covariance_name, covariance)
+    if covariance.shape[-1] != mean.shape[-1]:
+        raise ValueError(
+            f"{mean_name}, {covariance_name}: expected (..., d) and (..., d, d), "
+            f"got {tuple(mean.shape)} and {tuple(covariance.shape)}"
         )

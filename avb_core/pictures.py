@@ -1,17 +1,22 @@
-"""Judging pictures that a model made, with nobody's weights: what generated and real ones have in common, and what codes know.
+"""Judging pictures that a model made: what generated and real ones have in common, and what codes know.
 
-Pictures are flat intensities in [0, 1], one colour plane after another, beside the shape (colours, height, width) of one.
+All but the Fréchet inception distance do with nobody's weights. Pictures are flat intensities in [0, 1], one colour plane after
+another, beside the shape (colours, height, width) of one.
 """
 
+import io
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
-from avb_core._validate import require_no_nan
+from avb_core._validate import require_floating, require_no_nan
+from avb_core.gaussian import squared_wasserstein
 
 PATCH = 7  # pixels across
 
@@ -88,6 +93,91 @@ def _patches(
     # Indices on both sides of the colours put these last: (n, patches, rows, columns, c).
     taken = level[picture, :, top + within[:, None], left + within]
     return taken.flatten(0, 1).flatten(1, 2).transpose(1, 2)
+
+
+def frechet_distance(generated_features: Float[Tensor, "n f"], reference_features: Float[Tensor, "m f"]) -> float:
+    """The squared Wasserstein distance of two Gaussians with the mean and covariance of each set, one row for each picture.
+
+    By features of an Inception network it is the Fréchet inception distance (Heusel et al., 2017). On average it is too large,
+    and the more so the fewer pictures there are: by tr S/n at least, for each set of n with the covariance S. So it compares
+    only where the numbers of pictures are the same; hold it against that of as many other real pictures. It is blind to
+    everything but two moments. Raises ValueError for fewer than two rows, rows of different lengths, or entries not finite.
+    """
+    named = {"generated_features": generated_features, "reference_features": reference_features}
+    for name, features in named.items():
+        require_floating(name, features)
+        require_no_nan(name, features)
+        if features.ndim != 2 or len(features) < 2 or not features.isfinite().all():
+            raise ValueError(f"{name}: expected 2 rows or more of finite features, got shape {tuple(features.shape)}")
+    if generated_features.shape[1] != reference_features.shape[1]:
+        shapes = tuple(generated_features.shape), tuple(reference_features.shape)
+        raise ValueError(f"{', '.join(named)}: expected as many features of both, got {shapes[0]} and {shapes[1]}")
+    moments = []
+    for features in named.values():
+        rows = features.double().cpu()
+        moments += [rows.mean(0), torch.atleast_2d(rows.T.cov())]
+    return float(squared_wasserstein(*moments))
+
+
+def load_inception(weights: Path) -> nn.Module:
+    """The Inception network of the package `torch-fidelity`, from pictures in levels to its 2048 features, frozen.
+
+    Its weights are read from a file, that which torch-fidelity publishes as weights-inception-2015-12-05-6726825d.pth; nothing
+    in it is executed. The global random state is left as it was. Raises ValueError where the package is not installed, or the
+    file cannot be read, holds anything but tensors, or others than this network has.
+    """
+    try:
+        from torch_fidelity import FeatureExtractorInceptionV3
+    except (ImportError, RuntimeError) as error:  # the latter by a torchvision that was built for another PyTorch
+        raise ValueError(
+            f"inception: needs another package, `pip install torch-fidelity`, and a torchvision for this PyTorch ({error})"
+        ) from error
+    try:
+        content = Path(weights).read_bytes()
+    except OSError as error:
+        raise ValueError(f"inception: cannot read {weights} ({error.strerror})") from error
+    try:
+        tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file may raise nearly anything
+        raise ValueError(f"inception: {weights} is damaged, or holds something else than tensors") from error
+    if not isinstance(tensors, Mapping) or not all(
+        isinstance(name, str) and isinstance(each, Tensor) for name, each in tensors.items()
+    ):
+        raise ValueError(f"inception: expected tensors by their names in {weights}, got something else")
+    # The package unpickles whatever stands in the file that it is given, and that can run any program. So it is not given the
+    # file, but a copy in memory of the tensors alone, which was pickled here.
+    vetted = io.BytesIO()
+    torch.save(dict(tensors), vetted)
+    vetted.seek(0)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=vetted)
+    except RuntimeError as error:
+        raise ValueError(
+            f"inception: {weights} holds other tensors than torch-fidelity's Inception network has"
+        ) from error
+
+
+@torch.no_grad()
+def inception_features(
+    network: nn.Module, pictures: Float[Tensor, "n pixels"], shape: tuple[int, int, int], at_a_time: int = 50
+) -> Float[Tensor, "n f"]:
+    """What the network of `load_inception` makes of the pictures, rounded to levels; of one colour, as three equal ones.
+
+    Raises ValueError for a shape that does not fit, colours other than one or three, or NaN.
+    """
+    require_no_nan("pictures", pictures)
+    if shape[0] not in (1, 3) or pictures.shape[1:] != (math.prod(shape),):
+        raise ValueError(
+            f"pictures: expected 1 or 3 colours, in the shape (n, {math.prod(shape)}) by {shape}, got {tuple(pictures.shape)}"
+        )
+    batches = to_levels(pictures).reshape(-1, *shape).expand(-1, 3, -1, -1).split(at_a_time)
+    return torch.cat([network(few)[0].cpu() for few in batches])
+
+
+def to_levels(pictures: Float[Tensor, "n pixels"]) -> UInt8[Tensor, "n pixels"]:
+    """Intensities as levels from 0 to 255."""
+    return (255 * pictures).round().clamp(0, 255).to(torch.uint8)
 
 
 def sharpness(pictures: Float[Tensor, "n pixels"], shape: tuple[int, int, int]) -> Float[Tensor, "n"]:

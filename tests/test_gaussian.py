@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import integrate, stats
+from scipy import integrate, linalg, stats
 from torch.autograd import gradcheck
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 
@@ -20,6 +20,7 @@ from avb_core.gaussian import (
     log_prob_standard_normal,
     reparameterize,
     reparameterize_full,
+    squared_wasserstein,
 )
 
 REPEATABLE = settings(derandomize=True, database=None, deadline=None, max_examples=100)
@@ -402,11 +403,119 @@ def test_empty_batches():
     assert reparameterize(mean, std).shape == (0, 3)
 
 
+# --- the Wasserstein distance -----------------------------------------------------------------------------------------
+
+
+def covariance_of_rank(rank, d, seed):
+    factor = torch.randn(d, rank, dtype=torch.float64, generator=rng(seed))
+    return factor @ factor.T
+
+
+def rotation(d, seed=0):
+    return torch.linalg.qr(torch.randn(d, d, dtype=torch.float64, generator=rng(seed)))[0]
+
+
+@pytest.mark.parametrize("d", [1, 2, 7, 40])
+def test_the_wasserstein_distance_by_scipy_s_matrix_root(d):
+    (m, lower), (n, other) = full(d, seed=1), full(d, seed=2)
+    s, t = lower @ lower.T, other @ other.T
+    root = linalg.sqrtm(s.numpy())
+    expected = (m - n).square().sum() + np.trace(s + t) - 2 * np.trace(linalg.sqrtm(root @ t.numpy() @ root)).real
+    assert float(squared_wasserstein(m, s, n, t)) == pytest.approx(float(expected), rel=1e-9)
+    # The root of the plain product has the same trace.
+    of_product = np.trace(s + t) - 2 * np.trace(linalg.sqrtm((s @ t).numpy())).real
+    assert float(squared_wasserstein(m, s, m, t)) == pytest.approx(of_product, rel=1e-8, abs=1e-9)
+
+
+@pytest.mark.parametrize("q, p", [((0.0, 1.0), (0.0, 3.0)), ((1.0, 0.5), (-2.0, 0.5)), ((0.3, 1e-3), (0.0, 2.0))])
+def test_the_wasserstein_distance_on_a_line_by_quantiles(q, p):
+    """On a line W₂² is the integral of the squared difference of the quantiles; here over the levels of a standard normal."""
+    difference = (stats.norm(*each).ppf for each in (q, p))
+    of_q, of_p = difference
+    expected, _ = integrate.quad(
+        lambda z: (of_q(stats.norm.cdf(z)) - of_p(stats.norm.cdf(z))) ** 2 * stats.norm.pdf(z), -7, 7
+    )
+    (m, s), (n, t) = (torch.tensor(each, dtype=torch.float64) for each in (q, p))
+    found = squared_wasserstein(m[None], (s**2)[None, None], n[None], (t**2)[None, None])
+    assert float(found) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_wasserstein_distance_of_diagonal_covariances():
+    (m, s), (n, t) = diagonal(5, 6), diagonal(5, 6, seed=1)
+    found = squared_wasserstein(m, torch.diag_embed(s**2), n, torch.diag_embed(t**2))
+    torch.testing.assert_close(found, ((m - n) ** 2 + (s - t) ** 2).sum(-1), rtol=1e-12, atol=0)
+
+
+def test_a_single_point_is_as_far_as_the_trace_says():
+    """From a law without width: the mean squared distance to its one point, for every covariance."""
+    (m, lower), n = full(4), torch.zeros(4, dtype=torch.float64)
+    s = lower @ lower.T
+    found = squared_wasserstein(m, s, n, torch.zeros(4, 4, dtype=torch.float64))
+    assert float(found) == pytest.approx(float(m.square().sum() + s.trace()), rel=1e-12)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 3, 8])
+def test_the_wasserstein_distance_is_a_distance(rank):
+    """Symmetric, indifferent to rotation, 0 for equals, the triangle inequality; singular covariances included."""
+    means = torch.randn(3, 8, dtype=torch.float64, generator=rng(4))
+    covariances = torch.stack([covariance_of_rank(rank, 8, seed) for seed in range(2)] + [covariance_of_rank(8, 8, 9)])
+    ab, bc, ca = (
+        float(squared_wasserstein(means[i], covariances[i], means[j], covariances[j]))
+        for i, j in ((0, 1), (1, 2), (2, 0))
+    )
+    assert ab**0.5 <= bc**0.5 + ca**0.5 and bc > 0
+    back = squared_wasserstein(means[2], covariances[2], means[1], covariances[1])
+    assert float(back) == pytest.approx(bc, rel=1e-6)
+    turn = rotation(8)
+    turned = squared_wasserstein(
+        means[1] @ turn.T, turn @ covariances[1] @ turn.T, means[2] @ turn.T, turn @ covariances[2] @ turn.T
+    )
+    assert float(turned) == pytest.approx(bc, rel=1e-6)
+    scale = max(1.0, float(covariances[0].trace()))
+    for i in (0, 2):
+        assert 0 <= squared_wasserstein(means[i], covariances[i], means[i], covariances[i]) < 1e-13 * 8 * scale
+
+
+def test_a_singular_covariance_is_the_limit_of_full_ones():
+    (m, n), s, t = torch.zeros(2, 6, dtype=torch.float64), covariance_of_rank(2, 6, 0), covariance_of_rank(3, 6, 1)
+    exact = float(squared_wasserstein(m, s, n, t))
+    # The roots move by up to the root of what is added.
+    for width in (1e-2, 1e-4, 1e-6):
+        near = squared_wasserstein(m, s + width**2 * torch.eye(6), n, t + width**2 * torch.eye(6))
+        assert float(near) == pytest.approx(exact, abs=20 * width)
+    # Planes at a right angle have nothing in common: the traces remain.
+    plane = torch.diag(torch.tensor([1.0, 2.0, 0.0, 0.0], dtype=torch.float64))
+    other = torch.diag(torch.tensor([0.0, 0.0, 3.0, 4.0], dtype=torch.float64))
+    assert float(squared_wasserstein(m[:4], plane, n[:4], other)) == pytest.approx(10, rel=1e-12)
+
+
+def test_the_wasserstein_distance_of_single_precision_is_of_double():
+    """A squared distance of 2.5e-5 of the trace has most of its digits, of which single precision would leave two."""
+    s = covariance_of_rank(5, 5, 0).float()
+    found = squared_wasserstein(torch.zeros(5), s, torch.zeros(5), s * 1.01)
+    assert found.dtype == torch.float64
+    assert float(found) == pytest.approx(float(s.trace()) * (math.sqrt(1.01) - 1) ** 2, rel=1e-4)
+
+
+def test_the_wasserstein_distance_keeps_the_batch():
+    mean, lower = full(4, 1, 3)
+    other, one = full(6, 3, seed=1)
+    s, t = lower @ lower.mT, one @ one.mT
+    found = squared_wasserstein(mean, s, other, t)
+    assert found.shape == (4, 6)
+    torch.testing.assert_close(found[2, 5], squared_wasserstein(mean[2, 0], s[2, 0], other[5], t[5]))
+    torch.testing.assert_close(
+        squared_wasserstein(mean, s[0, 0], other[0], t), squared_wasserstein(mean, s[0, 0], other[0], t)
+    )
+    assert squared_wasserstein(mean[:0], s[:0], other[:1], t[:1]).shape == (0, 1)
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 MEAN, STD, Z = torch.zeros(4, 3), torch.ones(4, 3), torch.zeros(4, 3)
 TRIL = torch.eye(3).expand(4, 3, 3)
 DIAGONAL_PAIR = {"mean_q": MEAN, "std_q": STD, "mean_p": MEAN, "std_p": STD}
+COVARIANCE_PAIR = {"mean_q": MEAN, "covariance_q": TRIL, "mean_p": MEAN, "covariance_p": TRIL}
 FULL_PAIR = {"mean_q": MEAN, "scale_tril_q": TRIL, "mean_p": MEAN, "scale_tril_p": TRIL}
 GOOD_ARGUMENTS = [
     (reparameterize, {"mean": MEAN, "std": STD, "noise": Z}),
@@ -417,6 +526,7 @@ GOOD_ARGUMENTS = [
     (kl_standard_normal, {"mean": MEAN, "std": STD}),
     (kl_diagonal, DIAGONAL_PAIR),
     (kl_full, FULL_PAIR),
+    (squared_wasserstein, COVARIANCE_PAIR),
 ]
 EVERY_ARGUMENT = [
     pytest.param(function, arguments, name, id=f"{function.__name__}-{name}")
@@ -455,6 +565,12 @@ def test_bad_input_is_named(function, arguments, name):
         raises_naming(function, arguments, name, spoiled(torch.eye(3).expand(4, 3, 3).flip(-1), 1.0).flip(-1).mT)
         raises_naming(function, arguments, name, torch.ones(4, 3, 3))
         raises_naming(function, arguments, name, torch.ones(4, 3, 2).tril())
+    if name.startswith("covariance"):
+        raises_naming(function, arguments, name, spoiled(good, math.inf))
+        raises_naming(function, arguments, name, spoiled(good, -0.01))
+        raises_naming(function, arguments, name, torch.ones(4, 3, 3).tril())
+        raises_naming(function, arguments, name, torch.ones(4, 3, 3) - 0.1 * torch.eye(3))
+        raises_naming(function, arguments, name, torch.ones(4, 3, 2))
 
 
 def test_no_noise_is_drawn_too_small():

@@ -1,12 +1,17 @@
 """Measuring models of pictures: against a model that is the truth itself, and through a whole run of a recipe."""
 
+import hashlib
+import json
+import sys
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import avg_pool2d, interpolate
+from typer.testing import CliRunner
 
-from avb_core import experiments, recipes
+from avb_core import cli, data, experiments, recipes
 from avb_core.annealing import Annealing
 from avb_core.bounds import bits_per_dimension
 from avb_core.celeba import celeba
@@ -134,6 +139,31 @@ def test_blur_is_measured_as_such(measured):
     assert blurred["mse"]["value"] > 10 * truth["mse"]["value"]
 
 
+def test_the_frechet_inception_distance_beside_its_floor(measured, small_inception, tmp_path):
+    """The truth's pictures are about as near as as many other real ones, blurred ones are not; nothing else is changed."""
+    path = tmp_path / "weights.pth"
+    small_inception["layer.weight"] -= small_inception["layer.weight"].mean(
+        (2, 3), keepdim=True
+    )  # details are its features
+    torch.save(small_inception, path)
+    found = {}
+    for kind in (Truth, Blurred):
+        torch.manual_seed(0)
+        again, _ = experiments.measure_pictures(kind(), few_faces, attributes_of, images=40, inception=path)
+        found[kind] = again.pop("frechet_inception_distance")
+        assert kind is Blurred or again == measured[Truth][0], "other numbers come from the same draws as without it"
+        assert list(found[kind]) == ["generated", "fitted", "floor", "pictures", "weights"]
+        assert found[kind]["pictures"] == 40
+        assert found[kind]["weights"] == hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    assert found[Truth]["floor"] == found[Blurred]["floor"] > 0
+    for name in ("generated", "fitted"):
+        assert found[Blurred][name] > 3 * found[Truth][name]
+        assert found[Truth][name] < 3 * found[Truth]["floor"]
+    # All sets have as many pictures as the smallest: there are 40 for testing, and of these the same number for training.
+    few, _ = experiments.measure_pictures(Truth(), lambda split: few_faces(split).first(30), images=40, inception=path)
+    assert few["frechet_inception_distance"]["pictures"] == 30
+
+
 class Wide(Truth):
     """The truth in another unit: all codes lie ten times as far out, where the prior hardly ever draws one."""
 
@@ -248,3 +278,37 @@ def test_drawn_faces_are_drawn_once():
     experiment = experiments.drawn_faces(3, 2)
     assert len(experiment.data("train")) == 3 and len(experiment.data("test")) == 2
     assert experiment.data("train") is experiment.data("train")
+
+
+def evaluated(folder, *options):
+    return CliRunner().invoke(cli.app, ["evaluate", str(folder), "--accelerator", "cpu", *map(str, options)])
+
+
+def test_the_command_line_takes_the_weights_of_inception(tiny, small_inception, tmp_path, monkeypatch):
+    """The distance is shown beside what is stored; wrong weights, or none, end in one line before anything is measured."""
+    recipes.run(recipes.recipe("faces", "vae", "quick"), 0, tmp_path / "run", measuring=MEASURING)
+    path = tmp_path / "weights.pth"
+    torch.save(small_inception, path)
+    options = ("--images", 20, "--annealed", 0, "--inception")
+    shown = evaluated(tmp_path / "run", *options, path)
+    assert shown.exit_code == 0, shown.output
+    (line,) = [line for line in shown.stdout.splitlines() if line.startswith("frechet_inception_distance ")]
+    figures, stored = line.removeprefix("frechet_inception_distance ").split("   stored: ")
+    figures = json.loads(figures)
+    assert stored == "–" and figures["pictures"] == 20 and min(figures["generated"], figures["floor"]) > 0
+    monkeypatch.setattr(experiments, "decoded", None)
+    for weights, said in ((tmp_path / "none.pth", "cannot read"), (tmp_path / "run" / "result.json", "is damaged")):
+        refused = evaluated(tmp_path / "run", *options, weights)
+        assert refused.exit_code == 2 and refused.stdout == ""
+        (line,) = refused.stderr.splitlines()
+        assert line.startswith("Error: inception: ") and said in line
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    (line,) = evaluated(tmp_path / "run", *options, path).stderr.splitlines()
+    assert line.startswith("Error: inception: needs another package, `pip install torch-fidelity`")
+
+
+@pytest.mark.parametrize("experiment", ["mnist", "four_points", "eight_schools"])
+def test_other_experiments_have_no_pictures_for_inception(experiment, tmp_path, monkeypatch):
+    monkeypatch.setitem(experiments.EXPERIMENTS, "mnist", experiments.on_images(data.digits))
+    with pytest.raises(ValueError, match=f"^inception: not for the experiment {experiment} .*'inception'"):
+        recipes.run(recipes.recipe(experiment, "avb"), 0, tmp_path, measuring={"inception": tmp_path / "weights.pth"})

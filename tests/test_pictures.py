@@ -1,9 +1,12 @@
 """Judging pictures: known damage to drawn faces is ordered, known attributes are read, and copies are found out."""
 
+import os
+import sys
+
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage, stats
+from scipy import linalg, ndimage, stats
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 from torch.nn.functional import interpolate
@@ -12,10 +15,14 @@ from avb_core import pictures
 from avb_core.faces import ATTRIBUTES, attributes_of, draw, faces
 from avb_core.pictures import (
     LinearReadout,
+    frechet_distance,
+    inception_features,
+    load_inception,
     nearest_neighbours,
     principal_components_error,
     sharpness,
     sliced_wasserstein,
+    to_levels,
 )
 
 SHAPE = (3, 64, 64)
@@ -184,3 +191,189 @@ def test_codes_that_know_nothing_explain_nothing():
         LinearReadout.fit(codes[:5], attributes[:5])
     with pytest.raises(ValueError, match="^codes: .* 9 rows, got 10"):
         LinearReadout.fit(codes[:10], attributes[:9])
+
+
+# --- Fréchet distances ------------------------------------------------------------------------------------------------
+
+
+def test_the_frechet_distance_by_numpy_and_scipy():
+    """As it is commonly calculated: by NumPy's covariance, and the trace of SciPy's root of the product."""
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(300, 6)) @ random.normal(size=(6, 6)), random.normal(size=(200, 6)) + 0.5
+    s, t = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    expected = np.square(a.mean(0) - b.mean(0)).sum() + np.trace(s + t) - 2 * np.trace(linalg.sqrtm(s @ t)).real
+    assert frechet_distance(torch.from_numpy(a), torch.from_numpy(b)) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(torch.from_numpy(a).float(), torch.from_numpy(b).float()) == pytest.approx(
+        expected, rel=1e-5
+    )
+    one = frechet_distance(torch.from_numpy(a[:, :1]), torch.from_numpy(b[:, :1]))
+    assert one == pytest.approx(float((a[:, 0].mean() - b[:, 0].mean()) ** 2 + (s[0, 0] ** 0.5 - t[0, 0] ** 0.5) ** 2))
+
+
+def test_the_frechet_distance_of_fewer_pictures_than_features():
+    """Covariances are singular then. A set is at distance 0 from itself, and moved, as far as it was moved."""
+    few = torch.randn(20, 100, generator=torch.Generator().manual_seed(0))
+    assert frechet_distance(few, few) < 1e-9
+    assert frechet_distance(few + 2, few) == pytest.approx(400, rel=1e-6)
+
+
+def test_the_frechet_distance_is_too_large_by_the_traces_at_least():
+    """On average over samples of two laws: beyond the distance of the laws by tr S/n for each."""
+    random = torch.Generator().manual_seed(0)
+    n, m, width = 40, 60, torch.linspace(0.5, 2, 5, dtype=torch.float64)
+    found = []
+    for _ in range(300):
+        a = torch.randn(n, 5, dtype=torch.float64, generator=random)
+        b = width * torch.randn(m, 5, dtype=torch.float64, generator=random)
+        found.append(frechet_distance(a, b))
+    of_laws = float((1 - width).square().sum())
+    least = of_laws + 5 / n + float(width.square().sum()) / m
+    assert np.mean(found) - 4 * np.std(found) / np.sqrt(len(found)) > least
+
+
+def test_the_frechet_distance_orders_known_degradations(real):
+    """With every 8 × 8 pixels' mean for features: 192 of them, and 100 faces."""
+    features = {
+        "others": real[:N],
+        "blurred": blurred(real[:N], 4.0),
+        "few colours": with_modes_dropped(real[:N], 1.0),
+    }
+    small = {
+        name: interpolate(each.reshape(-1, *SHAPE), (8, 8), mode="area").flatten(1) for name, each in features.items()
+    }
+    reference = interpolate(real[N:].reshape(-1, *SHAPE), (8, 8), mode="area").flatten(1)
+    found = {name: frechet_distance(each, reference) for name, each in small.items()}
+    assert found["others"] < min(found["blurred"], found["few colours"])
+
+
+def test_features_that_cannot_be_compared_are_refused():
+    x = torch.rand(5, 3)
+    for bad in (x[:1], x[0], x.long(), x.tolist(), x * float("nan"), x / 0):
+        with pytest.raises(ValueError, match="^generated_features: "):
+            frechet_distance(bad, x)
+        with pytest.raises(ValueError, match="^reference_features: "):
+            frechet_distance(x, bad)
+    with pytest.raises(ValueError, match=r"^generated_features, reference_features: .* \(5, 2\) and \(5, 3\)"):
+        frechet_distance(x[:, :2], x)
+
+
+def test_the_network_is_that_of_the_file(small_inception, real, tmp_path):
+    """In both formats that PyTorch has had; the random state is left alone, and colours are told apart."""
+    few, features = real[:7], []
+    for name, zipped in (("new.pth", True), ("old.pth", False)):
+        torch.save(small_inception, tmp_path / name, _use_new_zipfile_serialization=zipped)
+        before = torch.get_rng_state()
+        network = load_inception(tmp_path / name)
+        assert torch.equal(torch.get_rng_state(), before)
+        features.append(inception_features(network, few, SHAPE, at_a_time=3))
+    assert features[0].shape == (7, 4) and torch.equal(*features)
+    expected = network(to_levels(few).reshape(7, *SHAPE))[0]
+    torch.testing.assert_close(features[0], expected)
+    assert (inception_features(network, few.reshape(7, *SHAPE).flip(1).flatten(1), SHAPE) != expected).any()
+
+
+def test_grey_pictures_are_three_equal_colours(small_inception, real, tmp_path):
+    torch.save(small_inception, tmp_path / "weights.pth")
+    network, grey = load_inception(tmp_path / "weights.pth"), real[:4, : 64 * 64]
+    torch.testing.assert_close(
+        inception_features(network, grey, (1, 64, 64)), inception_features(network, grey.repeat(1, 3), SHAPE)
+    )
+    with pytest.raises(ValueError, match="^pictures: expected 1 or 3 colours"):
+        inception_features(network, real[:4, : 2 * 64 * 64], (2, 64, 64))
+    with pytest.raises(ValueError, match="^pictures: .* got \\(4, 4096\\)"):
+        inception_features(network, grey, SHAPE)
+    with pytest.raises(ValueError, match="^pictures: .*NaN"):
+        inception_features(network, grey * float("nan"), (1, 64, 64))
+
+
+def test_intensities_are_rounded_to_levels():
+    levels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(to_levels(levels.float() / 255), levels)
+    assert to_levels(torch.tensor([-0.5, 0.0, 0.49 / 255, 0.51 / 255, 1.0, 1.7])).tolist() == [0, 0, 0, 1, 255, 255]
+
+
+@pytest.mark.parametrize("fails", [None, RuntimeError("operator torchvision::nms does not exist")])
+def test_a_missing_package_is_named(fails, monkeypatch, tmp_path):
+    """Where there is none; and where its torchvision is of another PyTorch, which is no ImportError."""
+
+    class Unfit:
+        def __getattr__(self, name):
+            raise fails
+
+    monkeypatch.setitem(sys.modules, "torch_fidelity", fails and Unfit())
+    with pytest.raises(ValueError, match="^inception: needs another package, `pip install torch-fidelity`"):
+        load_inception(tmp_path / "weights.pth")
+
+
+class Malicious:
+    """Unpickled, it makes a folder: any program could stand there."""
+
+    def __init__(self, folder):
+        self.folder = str(folder)
+
+    def __reduce__(self):
+        return os.mkdir, (self.folder,)
+
+
+def test_a_file_of_weights_is_not_executed(small_inception, tmp_path):
+    """The same file, given to the network itself, would be."""
+    path, done = tmp_path / "weights.pth", tmp_path / "done"
+    for zipped in (True, False):
+        for content in (Malicious(done), small_inception | {"layer.bias": Malicious(done)}):
+            torch.save(content, path, _use_new_zipfile_serialization=zipped)
+            with pytest.raises(ValueError, match="^inception: .*weights.pth is damaged, or holds something else"):
+                load_inception(path)
+            assert not done.exists()
+    with pytest.raises(RuntimeError):
+        sys.modules["torch_fidelity"].FeatureExtractorInceptionV3("inception", ["2048"], path)
+    assert done.exists()
+
+
+def test_a_file_without_the_weights_is_refused(small_inception, tmp_path):
+    path = tmp_path / "weights.pth"
+    for missing in (path, tmp_path):
+        with pytest.raises(ValueError, match="^inception: cannot read "):
+            load_inception(missing)
+    torch.save(small_inception, path)
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:10], whole[: len(whole) // 2], whole[:-30], b"no weights at all", b"\x80\x02}q\x00"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="^inception: .*weights.pth is damaged, or holds something else"):
+            load_inception(path)
+    for other in ([torch.zeros(2)], torch.zeros(2), {"layer.bias": 3}, {3: torch.zeros(4)}):
+        torch.save(other, path)
+        with pytest.raises(ValueError, match="^inception: expected tensors by their names in .*weights.pth"):
+            load_inception(path)
+    for other in ({}, {**small_inception, "more": torch.zeros(2)}, {**small_inception, "layer.bias": torch.zeros(5)}):
+        torch.save(other, path)
+        with pytest.raises(ValueError, match="^inception: .*weights.pth holds other tensors"):
+            load_inception(path)
+
+
+def test_the_true_network(real, tmp_path):
+    """That of the package itself, where it is installed, with random weights in the format of the published ones."""
+    fidelity = pytest.importorskip("torch_fidelity", exc_type=(ImportError, RuntimeError))
+    from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+    torch.manual_seed(0)
+    kind = fidelity.FeatureExtractorInceptionV3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "load_state_dict", lambda *_: None)  # the weights that it was made with
+        patch.setattr(torch, "load", lambda *_, **__: None)
+        weights = kind("inception", ["2048"], feature_extractor_weights_path="nowhere").state_dict()
+    path = tmp_path / "weights.pth"
+    torch.save(weights, path)
+    network = load_inception(path)
+    features = inception_features(network, real[:8], SHAPE, at_a_time=4)
+    assert features.shape == (8, 2048) and features.dtype == torch.float32
+    torch.testing.assert_close(features[:2], network(to_levels(real[:2]).reshape(2, *SHAPE))[0])
+    # As the package calculates it, from features few enough to take no time
+    ours, theirs = (each[:, :40] for each in features.split(4))
+    statistics = [fid_features_to_statistics(each.double()) for each in (ours, theirs)]
+    expected = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+    scale = sum(np.trace(each["sigma"]) for each in statistics)
+    assert frechet_distance(ours, theirs) == pytest.approx(expected, abs=1e-6 * scale)
+    del weights["fc.weight"]
+    torch.save(weights, path)
+    with pytest.raises(ValueError, match="^inception: .*weights.pth holds other tensors"):
+        load_inception(path)

@@ -407,7 +407,7 @@ def test_a_run_leaves_everything_in_its_folder(experiment, game, small, tmp_path
 def test_the_bounds_on_images_are_ordered(small):
     """On average, that is: ELBO below L_k, and both below 0, the log of a probability of 1."""
     game = recipes.recipe("mnist", "vae", "quick").build()
-    _, per_image = experiments.measure_images(game, data.digits("test"), k=50, images=200, annealed=0)
+    _, per_image = experiments.measure_images(game, data.digits, k=50, images=200, annealed=0)
     assert per_image["elbo"].mean() < per_image["iwlb"].mean() < 0
     assert all(values.shape == (200,) for values in per_image.values())
 
@@ -419,7 +419,7 @@ def test_the_log_likelihood_of_images_is_that_of_quadrature():
     with torch.no_grad():
         game.decoder.network[0].weight.mul_(6)
     test = data.digits("test")
-    measured, per_image = experiments.measure_images(game, test, k=200, images=60, annealed=10)
+    measured, per_image = experiments.measure_images(game, lambda split: test, k=200, images=60, annealed=10)
     of_all, error = evaluation.log_likelihood_quadrature(game.decoder, test.binarized().batch(torch.arange(len(test))))
     truth = of_all[:60]
     assert error < 1e-3
@@ -433,7 +433,9 @@ def test_the_log_likelihood_of_images_is_that_of_quadrature():
     left = math.sqrt(sum(float(each.var()) / len(each) for each in added))
     assert found["value"] == pytest.approx(float(of_all.mean()), abs=4 * left)
     # With all images measured with care, and a fifth annealed, next to nothing but their own variation is left.
-    found = experiments.measure_images(game, test, k=200, images=len(test), annealed=60)[0]["log_likelihood"]
+    found = experiments.measure_images(game, lambda split: test, k=200, images=len(test), annealed=60)[0][
+        "log_likelihood"
+    ]
     assert found["value"] == pytest.approx(float(of_all.mean()), abs=0.1)
     assert found["stderr"] == pytest.approx(float(of_all.std()) / math.sqrt(len(test)), rel=0.05)
     assert 0 <= measured["ais_gap"]["value"] + 4 * measured["ais_gap"]["stderr"] < 0.2
