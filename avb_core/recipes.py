@@ -192,11 +192,11 @@ def evaluate(folder: Path, *, device: torch.device | str = "cpu", **options: Any
 def halve(folder: Path, *, device: torch.device | str = "cpu", **options: Any) -> dict[str, Any]:
     """Round the weights of the finished run in `folder` to 16 bits, in place, and tell how much that changed its bound.
 
-    Half the size is what a run to be passed on should have, and eleven bits are as many as its decoder needs: whether that is
-    so is measured. `iwlb_changed_by` (nats, mean and standard error over images) is the importance weighted bound of the
-    rounded model less that before, from the same images and random numbers; `result.json` keeps it as `weights`. `options` are
-    those of the experiment's measure. Raises ValueError where it measures no `iwlb` of each image, or the weights have 16 bits
-    already, and else what `evaluate` does.
+    float16 keeps eleven binary digits, in half the room; what that costs is measured. `iwlb_changed_by` (nats, mean and
+    standard error over images) is the importance weighted bound of the rounded model less that before, from the same images and
+    random numbers; `result.json` keeps it as `weights`. `options` are those of the experiment's measure. Raises ValueError
+    where it measures no `iwlb` of each image, or the weights have 16 bits already or are too large for them, and else what
+    `evaluate` does.
     """
     folder = Path(folder)
     of, result = recipe_of(folder), read_json(folder / "result.json")
@@ -205,6 +205,10 @@ def halve(folder: Path, *, device: torch.device | str = "cpu", **options: Any) -
     if any(tensor.dtype == torch.float16 for tensor in weights.values()):
         raise ValueError(f"folder: expected weights of 32 bits, got some of 16 in {folder / 'model.safetensors'}")
     rounded = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    if not all(tensor.isfinite().all() for tensor in rounded.values()):
+        raise ValueError(
+            f"folder: expected weights below 65504, as many as 16 bits hold, in {folder / 'model.safetensors'}"
+        )
     bounds = []
     for tensors in (weights, rounded):
         game = _with_weights(of, tensors).to(device)

@@ -215,17 +215,6 @@ def test_iwlb_refuses(options, named):
 # --- a proposal for posteriors without a density ----------------------------------------------------------------------
 
 
-class BlackBox(Posterior):
-    """What is left of a posterior when nothing but its samples may be asked for."""
-
-    def __init__(self, posterior):
-        super().__init__()
-        self.posterior, self.latent_dim = posterior, posterior.latent_dim
-
-    def sample(self, x, shape=()):
-        return self.posterior.sample(x, shape)
-
-
 class KnownBox(Posterior):
     """Samples of a Gaussian whose density is kept secret."""
 
@@ -270,10 +259,10 @@ def test_matched_moments_give_a_true_bound_that_converges():
 
 
 def test_where_a_posterior_bends_base_codes_the_matched_gaussian_is_bent_with_them():
-    """A flow of a Gaussian, twisted: the proposal's density is that of its law, and its bound on an evidence of 1 is tight."""
+    """A flow of a Gaussian, twisted: the proposal's density is that of its law, and its bound on an evidence of 1 converges."""
     flow = AutoregressiveSteps(2, 2, 3, [8])
     for parameter in flow.parameters():
-        torch.nn.init.normal_(parameter)
+        torch.nn.init.normal_(parameter, std=0.7)
     network = MLP(3, [8], BasisNoisePosterior.outputs(2, 1, gaussian=True, context_dim=3))
     posterior = (
         BasisNoisePosterior(network, [nn.Linear(1, 2)], 2, 1, gaussian=True, flow=flow).double().requires_grad_(False)
@@ -292,12 +281,13 @@ def test_where_a_posterior_bends_base_codes_the_matched_gaussian_is_bent_with_th
     proposal = MomentMatchedProposal(posterior, samples=20_000, widen=1.0)
     z, log_q = proposal.sample_with_log_prob(x, (200,))
     assert (log_q - log_density(z)).abs().mean() < 0.05
-    # With p(z | x) = q(z | x) the evidence is 1. Moments of the codes themselves make a worse proposal.
-    target = TargetLikelihood(log_density)
-    unaware = MomentMatchedProposal(BlackBox(posterior), widen=1.0)
-    proposal.samples, x = 2000, x.expand(100, -1)
-    bent, plain = (Estimate.of_mean(iwlb_log_likelihood(target, each, x, k=1)) for each in (proposal, unaware))
-    assert abs(bent.value) < 0.02 and plain.value < -0.5
+    # With p(z | x) = q(z | x) the evidence is 1; the bound of the proposal as it is used, widened, tends to its logarithm.
+    target, proposal = TargetLikelihood(log_density), MomentMatchedProposal(posterior)
+    coarse, fine = (
+        Estimate.of_mean(iwlb_log_likelihood(target, proposal, x.expand(images, -1), k))
+        for images, k in ((2000, 1), (20, 500))
+    )
+    assert coarse.value < -4 * coarse.stderr and abs(fine.value) < 4 * fine.stderr + 0.001
 
 
 @pytest.mark.parametrize("batch", [(), (1,), (5,), (2, 3)])

@@ -504,9 +504,8 @@ def test_the_wasserstein_distance_keeps_the_batch():
     found = squared_wasserstein(mean, s, other, t)
     assert found.shape == (4, 6)
     torch.testing.assert_close(found[2, 5], squared_wasserstein(mean[2, 0], s[2, 0], other[5], t[5]))
-    torch.testing.assert_close(
-        squared_wasserstein(mean, s[0, 0], other[0], t), squared_wasserstein(mean, s[0, 0], other[0], t)
-    )
+    expanded = mean.expand(4, 6, 3), s[0, 0].expand(4, 6, 3, 3), other[0].expand(4, 6, 3), t.expand(4, 6, 3, 3)
+    torch.testing.assert_close(squared_wasserstein(mean, s[0, 0], other[0], t), squared_wasserstein(*expanded))
     assert squared_wasserstein(mean[:0], s[:0], other[:1], t[:1]).shape == (0, 1)
 
 

@@ -25,7 +25,7 @@ from avb_core.decoders import BernoulliDecoder, TargetLikelihood
 from avb_core.games import AVB, IWAE, VAE, AdaptiveContrastAVB, TwoAdversaries
 from avb_core.networks import MLP, ConvolutionalDecoder
 from avb_core.posteriors import ExplicitPosterior
-from avb_core.runs import CorruptFile, load_tensors, read_json, read_json_lines
+from avb_core.runs import CorruptFile, load_tensors, read_json, read_json_lines, save_tensors
 from avb_core.testbeds import EightSchools
 from avb_core.training import TrainingConfig, train
 
@@ -537,7 +537,12 @@ def test_halved_weights_are_the_trained_ones_rounded(small, tmp_path):
     assert all(
         tensor.dtype == torch.float32 for tensor in recipes.load_model(recipes.recipe_of(folder), folder).parameters()
     )
-    # Once is enough, and an experiment without a bound on each image is refused, with its files as they were.
+    # What 16 bits cannot hold is refused; so is a second call, and an experiment without a bound on each image. Files stay.
+    too_large = {name: tensor.float() * 1e6 for name, tensor in before.items()}
+    save_tensors(tmp_path / "large" / "model.safetensors", too_large, {})
+    (tmp_path / "large" / "result.json").write_text((folder / "result.json").read_text())
+    assert refused("halve", tmp_path / "large").startswith("folder: expected weights below 65504, ")
+    assert load_tensors(tmp_path / "large" / "model.safetensors")[0].keys() == before.keys()
     assert refused("halve", folder).startswith("folder: expected weights of 32 bits, got some of 16 in ")
     of_four = tmp_path / "four"
     assert invoke("train", "four_points", "--accelerator", "cpu", "--out", of_four).exit_code == 0
