@@ -196,12 +196,18 @@ def mnist(split: Split) -> Images:
 def binarized_mnist(split: Split) -> Images:
     """MNIST binarized once and for all (Larochelle's files): 60,000 training and 10,000 test images.
 
-    The 10,000 validation images among the 60,000 are trained on as well, as is usual where nothing is chosen by them. Raises
-    DataMissing where the files are not found, CorruptFile where one is not what it should be.
+    The 10,000 validation images among the 60,000 are trained on as well, as is usual where nothing is chosen by them. The file
+    of test images has all zeros first, then all ones, and so on; they are returned in a fixed random order, so that the first
+    few are a sample of all. Raises DataMissing where the files are not found, CorruptFile where one is not what it should be.
     """
     _require_split(split)
-    parts = [_read_binarized(name) for name in (("train", "valid") if split == "train" else ("test",))]
-    return Images("binarized_mnist", torch.cat(parts), (28, 28), source="MNIST in Larochelle's fixed binarization")
+    if split == "train":
+        pixels = torch.cat([_read_binarized("train"), _read_binarized("valid")])
+    else:
+        in_order_of_digits = _read_binarized("test")
+        # RandomState's permutations are the same in every version of NumPy.
+        pixels = in_order_of_digits[np.random.RandomState(0).permutation(len(in_order_of_digits))]
+    return Images("binarized_mnist", pixels, (28, 28), source="MNIST in Larochelle's fixed binarization")
 
 
 def _read_binarized(name: str) -> UInt8[Tensor, "n 784"]:

@@ -248,6 +248,10 @@ def test_the_true_fixed_binarization():
     assert len(data.binarized_mnist("train")) == 60_000
     test = data.binarized_mnist("test")
     assert test.pixels.float().mean() / 255 == pytest.approx(0.1325, abs=1e-4)
+    # In the file come first the zeros, whose ring leaves the middle of the image white; of all digits most fill it.
+    middle = (test.pixels.reshape(-1, 28, 28)[:, 13:15, 13:15] > 0).float().mean((1, 2))
+    everywhere = middle.reshape(10, 1000).mean(1)
+    assert (everywhere - everywhere.mean()).abs().max() < 0.05
 
 
 def test_without_a_network_nothing_is_left_behind(nowhere, monkeypatch):
