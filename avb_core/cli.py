@@ -115,7 +115,7 @@ def halve(
     try:
         _require(accelerator)
         device = Fabric(accelerator=accelerator, devices=1).device
-        told = recipes.halve(folder, device=device, **_given(images=images), annealed=0)
+        told = recipes.halve(folder, device=device, images=images, annealed=0)
     except (ValueError, OSError, CorruptFile) as error:
         raise typer.Exit(_complain(error)) from error
     changed, of = _with_error(told["iwlb_changed_by"]), told["images"]

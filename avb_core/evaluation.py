@@ -25,7 +25,7 @@ from avb_core.gaussian import (
     reparameterize,
     reparameterize_full,
 )
-from avb_core.posteriors import BasisNoisePosterior, ExplicitPosterior, Posterior
+from avb_core.posteriors import ExplicitPosterior, Posterior
 
 # Samples (of a code, with its decoded image) that are held at a time: bounds the memory of every estimate below.
 CHUNK = 2**15
@@ -163,17 +163,12 @@ class MomentMatchedProposal(ExplicitPosterior):
         scale_tril = torch.cat(scale_trils).reshape(*mean.shape, self.latent_dim)
         z = reparameterize_full(mean, scale_tril, torch.randn(*shape, *mean.shape, dtype=mean.dtype, device=x.device))
         log_prob = log_prob_full(z, mean, scale_tril)
-        if not isinstance(self.posterior, BasisNoisePosterior):
-            return z, log_prob
-        z, log_volume = self.posterior.bend(z, self.posterior(x))
+        z, log_volume = self.posterior.bend_of(x)(z)
         return z, log_prob - log_volume
 
     def _moments(self, x: Float[Tensor, "batch n"]) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch d d"]]:
         """Mean and widened scale of the posterior's samples for each image."""
-        if isinstance(self.posterior, BasisNoisePosterior):
-            fitted = self.posterior.sample_base(x, (self.samples,))
-        else:
-            fitted = self.posterior.sample(x, (self.samples,))
+        fitted = self.posterior.sample_base(x, (self.samples,))
         mean = fitted.mean(0)
         centred = (fitted - mean).double()
         covariance = torch.einsum("kbi,kbj->bij", centred, centred) / (self.samples - 1)

@@ -113,12 +113,18 @@ class InverseAutoregressiveFlow(ExplicitPosterior):
         self.latent_dim = latent_dim
         self.steps = AutoregressiveSteps(steps, latent_dim, context_dim, widths)
 
+    def forward(
+        self, x: Float[Tensor, "*batch n"]
+    ) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d"], Float[Tensor, "*batch c"]]:
+        """Mean and standard deviation of the Gaussian, and the context that the steps see."""
+        output = self.network(x)
+        mean, std = mean_and_std(output[..., : 2 * self.latent_dim])
+        return mean, std, output[..., 2 * self.latent_dim :]
+
     def sample_with_log_prob(
         self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()
     ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
-        output = self.network(x)
-        gaussian, context = output[..., : 2 * self.latent_dim], output[..., 2 * self.latent_dim :]
-        mean, std = mean_and_std(gaussian)
+        mean, std, context = self(x)
         z = reparameterize(mean, std, mean.new_empty(*shape, *mean.shape).normal_())
         log_q = log_prob_diagonal(z, mean, std)
         z, log_volume = self.steps(z, context)

@@ -6,7 +6,7 @@ to the parameters. A posterior that can tell the log-density of its samples is e
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -28,6 +28,14 @@ class Posterior(nn.Module, ABC):
     @abstractmethod
     def sample(self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()) -> Float[Tensor, "*shape_batch d"]:
         """Codes z ~ q(z | x), as many for each image as `shape` says."""
+
+    def sample_base(self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()) -> Float[Tensor, "*shape_batch d"]:
+        """What codes are made of by the map `bend_of`: the codes themselves, unless a posterior bends."""
+        return self.sample(x, shape)
+
+    def bend_of(self, x: Float[Tensor, "*batch n"]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """The invertible map from base codes of x to codes and the log-determinant of its Jacobian there: the identity here."""
+        return lambda base: (base, base.new_zeros(base.shape[:-1]))
 
 
 class ExplicitPosterior(Posterior):
@@ -272,6 +280,10 @@ class BasisNoisePosterior(Posterior):
         noise = self._noise(x, (*shape, *x.shape[:-1]))
         base = of.offset + (of.scales * noise).sum(-2)
         return base if of.std is None else base + of.std * torch.randn_like(base)
+
+    def bend_of(self, x: Float[Tensor, "*batch n"]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        of_image = self(x)
+        return lambda base: self.bend(base, of_image)
 
     def bend(
         self, base: Float[Tensor, "*shape_batch d"], of_image: OfImage
