@@ -1,12 +1,15 @@
 """Building a chapter's notebook: the same bytes each time, and all of it or nothing."""
 
+import io
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+from PIL import Image
 
 from tools.book import Chapter
-from tools.build_chapters import BuildError, build, is_current, provenance_of
+from tools.build_chapters import BuildError, build, is_current, packed, provenance_of
 
 PROVENANCE = {"source": "s", "inputs": "i"}
 # A figure under a slider from 0 to 2 that stands at 1; its words are to be filled in.
@@ -71,3 +74,19 @@ def test_a_change_of_the_text_makes_a_chapter_stale(tmp_path):
     build(chapter, provenance_of(chapter))
     assert is_current(chapter, provenance_of(chapter))
     assert not is_current(chapter_of(tmp_path, "2"), provenance_of(chapter))
+
+
+@pytest.mark.parametrize("kind", ["few-colours", "many-colours", "transparent"])
+def test_a_packed_picture_is_the_same_picture_in_fewer_bytes(kind):
+    values = np.random.default_rng(0).integers(0, 256, (40, 50, 4), dtype=np.uint8)
+    if kind == "few-colours":
+        values = values // 128 * 200
+    if kind != "transparent":
+        values[..., 3] = 255
+    written = io.BytesIO()
+    Image.fromarray(values, "RGBA").save(written, "PNG", compress_level=1)
+    smaller = packed(written.getvalue())
+    assert len(smaller) < len(written.getvalue())
+    shown = Image.open(io.BytesIO(smaller))
+    assert shown.mode == {"few-colours": "P", "many-colours": "RGB", "transparent": "RGBA"}[kind]
+    assert np.array_equal(np.asarray(shown.convert("RGBA")), values)

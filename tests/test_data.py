@@ -180,6 +180,10 @@ def test_the_true_mnist():
     assert train.labels[:5].tolist() == [5, 0, 4, 1, 9]
     assert train.pixels.double().mean().item() / 255 == pytest.approx(0.1307, abs=1e-4)
     assert torch.bincount(test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    # What the chapter on MNIST says of coins whose biases are the grey values: their mean entropy in nats.
+    grey = train.pixels.double() / 255
+    of_coins = -(torch.xlogy(grey, grey) + torch.xlogy(1 - grey, 1 - grey)).sum(1)
+    assert of_coins.mean() == pytest.approx(45.8, abs=0.05)
 
 
 # --- fetching MNIST ---------------------------------------------------------------------------------------------------

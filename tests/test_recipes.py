@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -22,6 +23,7 @@ from avb_core import cli, data, evaluation, experiments, models, recipes
 from avb_core.annealing import Annealing
 from avb_core.data import DataMissing
 from avb_core.decoders import BernoulliDecoder, TargetLikelihood
+from avb_core.experiments import per_image_of
 from avb_core.games import AVB, IWAE, VAE, AdaptiveContrastAVB, TwoAdversaries
 from avb_core.networks import MLP, ConvolutionalDecoder
 from avb_core.posteriors import ExplicitPosterior
@@ -550,6 +552,39 @@ def test_halved_weights_are_the_trained_ones_rounded(small, tmp_path):
     with pytest.raises(ValueError, match="^folder: expected an experiment with a bound on each image, got four_points"):
         recipes.halve(of_four)
     assert "weights" not in read_json(of_four / "result.json")
+
+
+def test_a_halving_that_was_interrupted_is_done_by_another_call(small, tmp_path, monkeypatch):
+    """Between its two writes: the weights are whole, and the call made again leaves what an uninterrupted one does."""
+    folder, other = tmp_path / "run", tmp_path / "other"
+    assert invoke("train", "mnist", "--accelerator", "cpu", "--set", "steps=5", "--out", folder).exit_code == 0
+    shutil.copytree(folder, other)
+    recipes.halve(other, images=10, annealed=0)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(recipes, "save_tensors", killed)
+        recipes.halve(folder, images=10, annealed=0)
+    assert all(tensor.dtype == torch.float32 for tensor in load_tensors(folder / "model.safetensors")[0].values())
+    recipes.halve(folder, images=10, annealed=0)
+    for name in ("model.safetensors", "result.json"):
+        assert (folder / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_a_run_borrows_the_level_that_its_result_names(tmp_path):
+    lender, borrower = tmp_path / "long" / "vae-0", tmp_path / "short" / "avb-0"
+    save_tensors(lender / "per_image.safetensors", {"iwlb_of_all": torch.arange(6.0), "iwlb": torch.zeros(2)}, {})
+    save_tensors(borrower / "per_image.safetensors", {"iwlb": torch.ones(2)}, {})
+    for folder, measured in ((lender, {}), (borrower, {"iwlb_of_all_is_that_of": "long/vae-0"})):
+        (folder / "result.json").write_text(json.dumps({"measured": measured}))
+        found = per_image_of(folder)
+        assert found["iwlb_of_all"].tolist() == [0, 1, 2, 3, 4, 5] and found["iwlb_of_all"].dtype == torch.float64
+        assert found["iwlb"].tolist() == [float(folder == borrower)] * 2
+    (lender / "per_image.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="vae-0"):
+        per_image_of(borrower)
 
 
 def test_tensorboard_gets_every_row(small, tmp_path, monkeypatch):

@@ -7,7 +7,9 @@ budget; the README's table shows them but the last.
 """
 
 import argparse
+import base64
 import hashlib
+import io
 import os
 import re
 import sys
@@ -21,6 +23,7 @@ import nbformat
 from jupyter_core.utils import run_sync
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from PIL import Image
 
 from tools.book import ROOT, Chapter, chapters, read_book
 
@@ -83,9 +86,25 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> Record:
             for output in cell.get("outputs", []):
                 if output.get("name") == "stderr":
                     raise BuildError(f"this cell writes to stderr:\n{cell.source}\n------\n{output.text}")
+                if "image/png" in output.get("data", {}):
+                    output.data["image/png"] = base64.b64encode(
+                        packed(base64.b64decode(output.data["image/png"]))
+                    ).decode()
         seconds = time.perf_counter() - started
         peak, redraw = (run_sync(evaluate)(client.kc, expression) for expression in (PEAK_GIB, SLOWEST_REDRAW))
     return {"seconds": round(seconds, 1), "peak_gib": round(peak, 2), "redraw_ms": round(redraw)}
+
+
+def packed(png: bytes) -> bytes:
+    """The same picture in fewer bytes: without an alpha channel that hides nothing, with a palette if 256 colours do."""
+    image = Image.open(io.BytesIO(png))
+    if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
+        image = image.convert("RGB")
+        if image.getcolors(256):
+            image = image.convert("P", palette=Image.Palette.ADAPTIVE, colors=256)
+    written = io.BytesIO()
+    image.save(written, "PNG", optimize=True)
+    return min(png, written.getvalue(), key=len)
 
 
 async def evaluate(kernel: Any, expression: str) -> float:
