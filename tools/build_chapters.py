@@ -97,7 +97,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> Record:
 
 def packed(png: bytes) -> bytes:
     """The same picture in fewer bytes: without an alpha channel that hides nothing, with a palette if 256 colours do."""
-    image = Image.open(io.BytesIO(png))
+    image: Image.Image = Image.open(io.BytesIO(png))
     if image.mode == "RGBA" and image.getchannel("A").getextrema() == (255, 255):
         image = image.convert("RGB")
         if image.getcolors(256):
