@@ -85,6 +85,10 @@ def evaluate(
     images: TestImages = None,
     annealed: Annealed = None,
     temperatures: Annotated[int | None, typer.Option(min=1, help="Temperatures of the annealing.")] = None,
+    on: Annotated[
+        str | None, typer.Option(help="Another experiment, such as mnist, on whose test data it is measured.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder that gets what is measured; by default none does.")] = None,
     inception: Annotated[
         Path | None, typer.Option(help="Weights for the Fréchet inception distance of pictures, of torch-fidelity.")
     ] = None,
@@ -96,7 +100,7 @@ def evaluate(
         _require(accelerator)
         device = Fabric(accelerator=accelerator, devices=1).device
         options = _given(images=images, annealed=annealed, annealing=annealing, inception=inception)
-        measured = recipes.evaluate(folder, device=device, **options)
+        measured = recipes.evaluate(folder, on=on, out=out, device=device, **options)
         stored = read_json(folder / "result.json")["measured"]
     except (ValueError, OSError, CorruptFile) as error:
         raise typer.Exit(_complain(error)) from error

@@ -4,7 +4,7 @@ import inspect
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -173,20 +173,46 @@ def run(
     return result
 
 
-def evaluate(folder: Path, *, device: torch.device | str = "cpu", **options: Any) -> dict[str, Any]:
-    """Measure the finished run in `folder` anew from its stored weights and settings; nothing is written.
+def evaluate(
+    folder: Path, *, on: str | None = None, out: Path | None = None, device: torch.device | str = "cpu", **options: Any
+) -> dict[str, Any]:
+    """Measure the finished run in `folder` anew from its stored weights and settings, and return what was measured.
 
-    `options` are those of the experiment's measure: for images, how many of them (`images`, `annealed`) and how (`annealing`).
-    What a critic believes is left out, for critics are not stored. Raises FileNotFoundError or CorruptFile where result or
-    weights are missing or altered, and ValueError for an option that the experiment does not have.
+    `on` names an experiment with data of the same size, whose measure and test data take the place of the run's own.
+    `options` are those of the measure: for images, how many of them (`images`, `annealed`) and how (`annealing`). The folder
+    `out` gets a `result.json`, and a `per_image.safetensors` where each image is measured; without it nothing is written. What
+    a critic believes is left out, for critics are not stored.
+
+    Raises FileNotFoundError or CorruptFile where result or weights are missing or altered, and ValueError for an unknown
+    experiment, one whose data the weights do not fit, an option that it does not have, or an `out` that holds a result.
     """
-    of = recipe_of(folder)
+    folder = Path(folder)
+    of, seed = recipe_of(folder), read_json(folder / "result.json")["seed"]
+    if on is not None:
+        of = replace(of, experiment=_require("experiment", on, EXPERIMENTS))
     _require_options(of, options)
+    if out is not None and (Path(out) / "result.json").exists():
+        raise ValueError(f"out: expected a folder without a result, got {out}")
     game = load_model(of, folder).to(device)
     with torch.random.fork_rng([device] if torch.device(device).type == "cuda" else []):
-        torch.manual_seed(read_json(Path(folder) / "result.json")["seed"])
-        measured, _ = of.definition.measure(game, **options)
-    return {name: value for name, value in measured.items() if name != "elbo_of_critic"}
+        torch.manual_seed(seed)
+        measured, per_image = (
+            {name: value for name, value in values.items() if name != "elbo_of_critic"}
+            for values in of.definition.measure(game, **options)
+        )
+    if out is not None:
+        about = {
+            "experiment": of.experiment,
+            "game": of.game,
+            "run": f"{folder.parent.name}/{folder.name}",
+            "seed": seed,
+        }
+        if per_image:
+            save_tensors(Path(out) / "per_image.safetensors", per_image, about)
+        write_json(
+            Path(out) / "result.json", about | {"measured": measured, "provenance": provenance(torch.device(device))}
+        )
+    return measured
 
 
 def halve(folder: Path, *, device: torch.device | str = "cpu", **options: Any) -> dict[str, Any]:
@@ -239,7 +265,8 @@ def load_model(of: Recipe, folder: Path, features: int | None = None) -> LatentV
     """The game of a finished run with its trained encoder and decoder (a critic, if any, stays untrained).
 
     `features` is how many numbers its data have each, where those are not at hand: MNIST's images have 784, also on a machine
-    without MNIST. Raises FileNotFoundError or CorruptFile where the weights are missing or altered.
+    without MNIST. Raises FileNotFoundError or CorruptFile where the weights are missing or altered, ValueError where they are
+    for data of another size.
     """
     tensors, _ = load_tensors(Path(folder) / "model.safetensors")
     return _with_weights(of, tensors, features)
@@ -251,7 +278,13 @@ def _with_weights(of: Recipe, tensors: Mapping[str, Tensor], features: int | Non
         weights = {
             name.removeprefix(f"{part}/"): value for name, value in tensors.items() if name.startswith(f"{part}/")
         }
-        getattr(game, part).load_state_dict(weights)
+        try:
+            getattr(game, part).load_state_dict(weights)
+        except RuntimeError as error:
+            one_of_them = str(error).splitlines()[-1].strip()
+            raise ValueError(
+                f"{of.experiment}: the stored weights are for data of another size: {one_of_them}"
+            ) from error
     return game
 
 

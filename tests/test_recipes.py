@@ -504,6 +504,29 @@ def test_a_finished_run_can_be_measured_anew(small, tmp_path):
     assert line.endswith(f"stored: {stored['iwlb_fitted']['value']:.4f} ± {stored['iwlb_fitted']['stderr']:.4f}")
 
 
+def test_a_run_can_be_measured_on_other_data_and_kept(small, tmp_path):
+    folder, out = tmp_path / "run", tmp_path / "on"
+    assert invoke("train", "mnist", "--accelerator", "cpu", "--out", folder).exit_code == 0
+    few = ("--accelerator", "cpu", "--images", 12, "--annealed", 0)
+    # The same images under another name, so that the same numbers are due.
+    shown = invoke("evaluate", folder, *few, "--on", "mnist_conv8", "--out", out)
+    assert shown.exit_code == 0, shown.output
+    kept = read_json(out / "result.json")
+    assert kept["measured"] == recipes.evaluate(folder, images=12, annealed=0)
+    about = {"experiment": "mnist_conv8", "game": "avb", "run": f"{tmp_path.name}/run", "seed": 0}
+    assert {key: kept[key] for key in about} == about and kept["provenance"]["device"]
+    values, told = load_tensors(out / "per_image.safetensors")
+    assert told == about
+    assert values["iwlb"].mean().item() == pytest.approx(kept["measured"]["iwlb"]["value"], abs=1e-5)
+
+    before = (out / "result.json").read_bytes()
+    assert refused("evaluate", folder, *few, "--out", out).startswith("out: expected a folder without a result, got ")
+    assert (out / "result.json").read_bytes() == before
+    assert refused("evaluate", folder, *few, "--on", "nothing").startswith("experiment: expected one of ")
+    line = refused("evaluate", folder, *few[:2], "--on", "four_points")
+    assert line.startswith("four_points: the stored weights are for data of another size")
+
+
 def test_what_cannot_be_measured_anew_is_refused(small, tmp_path):
     assert "result.json" in refused("evaluate", tmp_path / "nothing", "--accelerator", "cpu")
     folder = tmp_path / "run"
