@@ -18,6 +18,7 @@ from avb_core.pictures import (
     frechet_distance,
     inception_features,
     load_inception,
+    nearest_is_training,
     nearest_neighbours,
     principal_components_error,
     sharpness,
@@ -149,6 +150,25 @@ def test_memorized_pictures_are_found_out():
     brute = (held_out[:, None] - training[None].float() / 255).square().mean(-1).sqrt()
     torch.testing.assert_close(of_held_out, brute.min(1).values, rtol=1e-3, atol=1e-4)
     assert torch.equal(nearest, brute.argmin(1))
+
+
+def test_a_share_tells_copies_from_new_pictures_blurred_or_not():
+    pixels = faces("train", 610).pixels
+    training, held_out, new = pixels[:330], pixels[330:410], pixels[410:]
+    copies = noisy(training[:50].float() / 255, 0.01)
+    # 330 training pictures make four groups of 80; a copy is in one of them, and in the others is like any face.
+    share = nearest_is_training(copies, training, held_out)
+    assert set((4 * share).tolist()) <= {1, 2, 3, 4}
+    assert nearest_is_training(copies, training[:80], held_out).mean() == 1
+    for sigma in (0.0, 2.0):
+        share = nearest_is_training(blurred(new.float() / 255, sigma), training, held_out)
+        assert share.mean() == pytest.approx(0.5, abs=0.1)
+    # By brute force
+    near, far = ((new[:9, None].float() - each[None].float()).square().mean(-1) for each in (training[:80], held_out))
+    expected = (near.min(1).values < far.min(1).values).float()
+    assert torch.equal(nearest_is_training(new[:9].float() / 255, training[:80], held_out), expected)
+    with pytest.raises(ValueError, match="^training: expected at least as many as held-out pictures, 80, got 79"):
+        nearest_is_training(copies, training[:79], held_out)
 
 
 def test_what_principal_components_leave_against_scikit_learn(real):
