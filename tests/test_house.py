@@ -147,7 +147,7 @@ def test_the_readme_reports_the_stored_runs_on_mnist():
     games = {
         "VAE": "vae",
         "AVB with adaptive contrast": "avb_ac",
-        "the same, bent by a flow": "avb_ac_flow",
+        "the same, with a flow": "avb_ac_flow",
         "inverse autoregressive flow": "flow",
         "semi-implicit posterior": "semi_implicit",
         "adversarial autoencoder": "aae",
