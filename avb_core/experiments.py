@@ -47,7 +47,7 @@ from avb_core.pictures import (
     frechet_distance,
     inception_features,
     load_inception,
-    nearest_is_training,
+    nearest_is_held_out,
     principal_components_error,
     sharpness,
     sliced_wasserstein,
@@ -319,8 +319,8 @@ def measure_pictures(
     the prior may fall where no picture's code is, `feature_distance_fitted` is that of pictures from codes of a Gaussian with
     the moments of the encoder's codes of all test pictures: those of the same model after an affine map of its codes, which
     raises the mean ELBO by `kl_moments`, their lower bound on KL(q(z) ‖ p(z)), and changes nothing else. `sharpness` of
-    generated pictures, and of reconstructions, is relative to the test pictures'. `nearest_is_training`, as in `pictures`,
-    has the mean ½ where generated pictures were not learned by heart, and 1 where they were.
+    generated pictures, and of reconstructions, is relative to the test pictures'. `nearest_is_held_out`, as in `pictures`,
+    has the mean 1 where generated pictures were not learned by heart, and 0 where they were.
 
     With the weights of an Inception network in the file `inception`, see `pictures.load_inception`,
     `frechet_inception_distance` is that of the `generated` pictures to the test pictures, that of pictures from the `fitted`
@@ -385,7 +385,7 @@ def measure_pictures(
             "pictures": len(seen),
             "weights": hashlib.sha256(Path(inception).read_bytes()).hexdigest()[:8],
         }
-    values["nearest_is_training"] = nearest_is_training(sets[0], train.pixels, test.pixels)
+    values["nearest_is_held_out"] = nearest_is_held_out(sets[0], train.pixels, test.pixels)
 
     tensors = {"generated": to_levels(sets[0][:64])}
     if attributes_of is not None:

@@ -207,22 +207,17 @@ def nearest_neighbours(
     return best / math.sqrt(pictures.shape[1]), index
 
 
-def nearest_is_training(
+def nearest_is_held_out(
     pictures: Float[Tensor, "n pixels"], training: UInt8[Tensor, "m pixels"], held_out: UInt8[Tensor, "k pixels"]
 ) -> Float[Tensor, "n"]:
-    """For each picture, in what share of groups of k training pictures there is one nearer to it than every held-out one.
+    """(m + k)/k for each picture to which a held-out one is nearer than all training pictures are, and 0 for the others.
 
-    Pictures that owe nothing to the training pictures but their distribution have the mean ½, blurred or not; pictures that
-    were learned by heart have 1. What is left of the training pictures by groups of k is not looked at. Raises ValueError
-    where there are fewer training pictures than held-out ones.
+    Pictures that owe nothing to the training pictures but their distribution have the mean 1, blurred or not: of m + k pictures
+    of one law each is as likely to be the nearest. Pictures that were learned by heart have 0.
     """
-    if len(training) < len(held_out):
-        raise ValueError(
-            f"training: expected at least as many as held-out pictures, {len(held_out)}, got {len(training)}"
-        )
-    bar, _ = nearest_neighbours(pictures, held_out)
-    groups = [group for group in training.split(len(held_out)) if len(group) == len(held_out)]
-    return torch.stack([nearest_neighbours(pictures, group)[0] < bar for group in groups]).to(pictures).mean(0)
+    to_training, _ = nearest_neighbours(pictures, training)
+    to_held_out, _ = nearest_neighbours(pictures, held_out)
+    return (to_held_out < to_training).to(pictures) * (len(training) + len(held_out)) / len(held_out)
 
 
 def principal_components_error(

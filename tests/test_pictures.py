@@ -12,13 +12,14 @@ from sklearn.linear_model import LinearRegression
 from torch.nn.functional import interpolate
 
 from avb_core import pictures
+from avb_core.evaluation import Estimate
 from avb_core.faces import ATTRIBUTES, attributes_of, draw, faces
 from avb_core.pictures import (
     LinearReadout,
     frechet_distance,
     inception_features,
     load_inception,
-    nearest_is_training,
+    nearest_is_held_out,
     nearest_neighbours,
     principal_components_error,
     sharpness,
@@ -152,23 +153,20 @@ def test_memorized_pictures_are_found_out():
     assert torch.equal(nearest, brute.argmin(1))
 
 
-def test_a_share_tells_copies_from_new_pictures_blurred_or_not():
+def test_copies_have_no_held_out_neighbour_and_new_pictures_their_share_of_them():
     pixels = faces("train", 610).pixels
     training, held_out, new = pixels[:330], pixels[330:410], pixels[410:]
     copies = noisy(training[:50].float() / 255, 0.01)
-    # 330 training pictures make four groups of 80; a copy is in one of them, and in the others is like any face.
-    share = nearest_is_training(copies, training, held_out)
-    assert set((4 * share).tolist()) <= {1, 2, 3, 4}
-    assert nearest_is_training(copies, training[:80], held_out).mean() == 1
+    assert nearest_is_held_out(copies, training, held_out).sum() == 0
+    half = nearest_is_held_out(torch.cat([copies, held_out[:50].float() / 255]), training, held_out)
+    assert half.tolist() == pytest.approx([0] * 50 + [410 / 80] * 50)
     for sigma in (0.0, 2.0):
-        share = nearest_is_training(blurred(new.float() / 255, sigma), training, held_out)
-        assert share.mean() == pytest.approx(0.5, abs=0.1)
+        found = Estimate.of_mean(nearest_is_held_out(blurred(new.float() / 255, sigma), training, held_out))
+        assert found.value == pytest.approx(1, abs=4 * found.stderr) and found.stderr < 0.2
     # By brute force
-    near, far = ((new[:9, None].float() - each[None].float()).square().mean(-1) for each in (training[:80], held_out))
-    expected = (near.min(1).values < far.min(1).values).float()
-    assert torch.equal(nearest_is_training(new[:9].float() / 255, training[:80], held_out), expected)
-    with pytest.raises(ValueError, match="^training: expected at least as many as held-out pictures, 80, got 79"):
-        nearest_is_training(copies, training[:79], held_out)
+    near, far = ((new[:30, None].float() - each[None].float()).square().mean(-1) for each in (training, held_out))
+    expected = (far.min(1).values < near.min(1).values).float() * 410 / 80
+    torch.testing.assert_close(nearest_is_held_out(new[:30].float() / 255, training, held_out), expected)
 
 
 def test_what_principal_components_leave_against_scikit_learn(real):
