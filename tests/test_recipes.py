@@ -504,11 +504,12 @@ def test_a_finished_run_can_be_measured_anew(small, tmp_path):
     assert line.endswith(f"stored: {stored['iwlb_fitted']['value']:.4f} ± {stored['iwlb_fitted']['stderr']:.4f}")
 
 
-def test_a_run_can_be_measured_on_other_data_and_kept(small, tmp_path):
+def test_a_run_can_be_measured_on_other_data_and_kept(small, tmp_path, monkeypatch):
     folder, out = tmp_path / "run", tmp_path / "on"
     assert invoke("train", "mnist", "--accelerator", "cpu", "--out", folder).exit_code == 0
     few = ("--accelerator", "cpu", "--images", 12, "--annealed", 0)
     # The same images under another name, so that the same numbers are due.
+    monkeypatch.setitem(experiments.EXPERIMENTS, "mnist_conv8", experiments.EXPERIMENTS["mnist"])
     shown = invoke("evaluate", folder, *few, "--on", "mnist_conv8", "--out", out)
     assert shown.exit_code == 0, shown.output
     kept = read_json(out / "result.json")
