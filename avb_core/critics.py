@@ -1,5 +1,7 @@
 """Critics T(x, z): one unbounded real number, a logit, for each pair of an image and a code.
 
+A critic may be a sum of several logits, the links of a telescope (`games.AVB`, `bridge`), all on the same pair.
+
 Codes may carry axes in front of the images' own: a critic then judges several codes of each image, and looks at the image once.
 
 With `subtract_log_prior` the network's output t is returned as t − log p(z). The optimum T* = log q(z | x) − log p(z) then
@@ -25,24 +27,38 @@ class Critic(nn.Module, ABC):
         return f"subtract_log_prior={self.subtract_log_prior}"
 
     @abstractmethod
-    def score(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
-        """The network's own output."""
+    def score(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch links"]:
+        """The network's own outputs, one for each link."""
+
+    def links(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch links"]:
+        """The logits whose sum is T. Raises ValueError where several of them should share one prior's log-density."""
+        scores = self.score(x, z)
+        if not self.subtract_log_prior:
+            return scores
+        if scores.shape[-1] != 1:
+            raise ValueError(f"subtract_log_prior: expected a critic of one link, got {scores.shape[-1]}")
+        return scores - log_prob_standard_normal(z)[..., None]
 
     def forward(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
-        score = self.score(x, z)
-        return score - log_prob_standard_normal(z) if self.subtract_log_prior else score
+        return self.links(x, z).sum(-1)
 
 
 class InnerProductCritic(Critic):
-    """T(x, z) = ⟨f(x), g(z)⟩ of two networks with as many outputs (Mescheder et al., section 4)."""
+    """T(x, z) = ⟨f(x), g(z)⟩ of two networks with as many outputs (Mescheder et al., section 4).
 
-    def __init__(self, x_network: nn.Module, z_network: nn.Module, subtract_log_prior: bool = False) -> None:
+    With several `links`, each has an equal share of the outputs.
+    """
+
+    def __init__(
+        self, x_network: nn.Module, z_network: nn.Module, subtract_log_prior: bool = False, links: int = 1
+    ) -> None:
         super().__init__(subtract_log_prior)
         self.x_network = x_network
         self.z_network = z_network
+        self.number_of_links = links
 
-    def score(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
-        return (self.x_network(x) * self.z_network(z)).sum(-1)
+    def score(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch links"]:
+        return (self.x_network(x) * self.z_network(z)).unflatten(-1, (self.number_of_links, -1)).sum(-1)
 
 
 class CodeCritic(Critic):
@@ -53,16 +69,16 @@ class CodeCritic(Critic):
         super().__init__(subtract_log_prior)
         self.network = network
 
-    def score(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
-        return self.network(z).squeeze(-1)
+    def score(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch links"]:
+        return self.network(z)
 
 
 class PairCritic(Critic):
-    """T(x, z) from one network of two arguments, such as `ConcatenationMLP` or `InjectionMLP`, with a single output."""
+    """T(x, z) from one network of two arguments, such as `ConcatenationMLP` or `InjectionMLP`, with an output for each link."""
 
     def __init__(self, network: nn.Module, subtract_log_prior: bool = False) -> None:
         super().__init__(subtract_log_prior)
         self.network = network
 
-    def score(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch"]:
-        return self.network(x, z).squeeze(-1)
+    def score(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch links"]:
+        return self.network(x, z)

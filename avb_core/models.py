@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 
 from avb_core.critics import CodeCritic, Critic, InnerProductCritic, PairCritic
 from avb_core.decoders import ImplicitDecoder, Likelihood
@@ -49,8 +50,8 @@ class Architecture(Protocol):
     def to_image(self, latent_dim: int, numbers: int = 1) -> nn.Module:
         """z → so many numbers for each pixel, the first of all pixels, then the second."""
 
-    def critic(self, inputs: int) -> nn.Module:
-        """(x, b) → one output, for a critic that is a single network."""
+    def critic(self, inputs: int, outputs: int = 1) -> nn.Module:
+        """(x, b) → outputs, for a critic that is a single network."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,8 @@ class FullyConnected:
     def to_image(self, latent_dim: int, numbers: int = 1) -> nn.Module:
         return MLP(latent_dim, self.widths, numbers * self.pixels)
 
-    def critic(self, inputs: int) -> nn.Module:
-        return self.of_image_and(inputs, 1)
+    def critic(self, inputs: int, outputs: int = 1) -> nn.Module:
+        return self.of_image_and(inputs, outputs)
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ class Convolutional:
             latent_dim, self.channels, self.pixels, self.colours, numbers, self.units, self.recompute
         )
 
-    def critic(self, inputs: int) -> nn.Module:
-        return self._encoder(1, inputs, 0)
+    def critic(self, inputs: int, outputs: int = 1) -> nn.Module:
+        return self._encoder(outputs, inputs, 0)
 
     def _encoder(self, outputs: int, injected: int, units: int) -> nn.Module:
         return ConvolutionalEncoder(self.pixels, self.channels, outputs, injected, self.colours, units, self.recompute)
@@ -124,8 +125,8 @@ class NoImage:
     def of_image_and(self, inputs: int, outputs: int) -> nn.Module:
         return ConcatenationMLP((self.pixels, inputs), self.widths, outputs)
 
-    def critic(self, inputs: int) -> nn.Module:
-        return self.of_image_and(inputs, 1)
+    def critic(self, inputs: int, outputs: int = 1) -> nn.Module:
+        return self.of_image_and(inputs, outputs)
 
     def to_image(self, latent_dim: int, numbers: int = 1) -> nn.Module:
         raise TypeError("architecture: an experiment with a target to infer has no decoder")
@@ -202,11 +203,19 @@ def build_aae(networks: Architecture, likelihood: MakeLikelihood, latent_dim: in
 
 
 def build_avb(
-    networks: Architecture, likelihood: MakeLikelihood, latent_dim: int, noise_dim: int, critic: str = "inner_product"
+    networks: Architecture,
+    likelihood: MakeLikelihood,
+    latent_dim: int,
+    noise_dim: int,
+    critic: str = "inner_product",
+    bridge: Sequence[float] = (),
+    gradient_penalty: float = 0.0,
+    spectral: bool = False,
 ) -> AVB:
-    """A black-box posterior and a critic of one of the `CRITICS`."""
+    """A black-box posterior and a critic of one of the `CRITICS`, with `spectral` each of its layers divided by its norm."""
     posterior = ImplicitPosterior(networks.of_image_and(noise_dim, latent_dim), latent_dim, noise_dim)
-    return AVB(posterior, likelihood(), _critic(critic, networks, latent_dim))
+    judge = _critic(critic, networks, latent_dim, len(bridge) + 1, spectral)
+    return AVB(posterior, likelihood(), judge, bridge=bridge, gradient_penalty=gradient_penalty)
 
 
 def build_avb_ac(
@@ -223,6 +232,9 @@ def build_avb_ac(
     flow_steps: int = 0,
     flow_widths: Sequence[int] = (),
     context_dim: int = 0,
+    bridge: Sequence[float] = (),
+    gradient_penalty: float = 0.0,
+    spectral: bool = False,
 ) -> AdaptiveContrastAVB:
     """AVB with adaptive contrast: a sum of `basis` noises that the image scales, coordinate by coordinate.
 
@@ -236,7 +248,12 @@ def build_avb_ac(
     network = networks.of_image(BasisNoisePosterior.outputs(latent_dim, basis, gaussian, context_dim))
     posterior = BasisNoisePosterior(network, noises, latent_dim, noise_dim, draws, gaussian, flow)
     return AdaptiveContrastAVB(
-        posterior, likelihood(), _critic(critic, networks, latent_dim), full_covariance=full_covariance
+        posterior,
+        likelihood(),
+        _critic(critic, networks, latent_dim, len(bridge) + 1, spectral),
+        full_covariance=full_covariance,
+        bridge=bridge,
+        gradient_penalty=gradient_penalty,
     )
 
 
@@ -268,26 +285,30 @@ def _gaussian(networks: Architecture, latent_dim: int) -> GaussianPosterior:
     return GaussianPosterior(networks.of_image(2 * latent_dim), latent_dim)
 
 
-def _inner_product_critic(networks: Architecture, latent_dim: int) -> InnerProductCritic:
-    width = networks.widths[-1]
-    return InnerProductCritic(networks.of_image(width), MLP(latent_dim, networks.widths, width))
+def _inner_product_critic(networks: Architecture, latent_dim: int, links: int) -> InnerProductCritic:
+    width = links * networks.widths[-1]
+    return InnerProductCritic(networks.of_image(width), MLP(latent_dim, networks.widths, width), links=links)
 
 
-def _pair_critic(networks: Architecture, latent_dim: int) -> PairCritic:
-    return PairCritic(networks.critic(latent_dim))
+def _pair_critic(networks: Architecture, latent_dim: int, links: int) -> PairCritic:
+    return PairCritic(networks.critic(latent_dim, links))
 
 
 # Mescheder et al., section 4: the first for MNIST, the second for celebA.
-CRITICS: Mapping[str, Callable[[Architecture, int], Critic]] = {
+CRITICS: Mapping[str, Callable[[Architecture, int, int], Critic]] = {
     "inner_product": _inner_product_critic,
     "pair": _pair_critic,
 }
 
 
-def _critic(name: str, networks: Architecture, latent_dim: int) -> Critic:
+def _critic(name: str, networks: Architecture, latent_dim: int, links: int = 1, spectral: bool = False) -> Critic:
     if name not in CRITICS:
         raise ValueError(f"critic: expected one of {', '.join(CRITICS)}, got {name!r}")
-    return CRITICS[name](networks, latent_dim)
+    critic = CRITICS[name](networks, latent_dim, links)
+    for module in list(critic.modules()) if spectral else []:
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            spectral_norm(module)
+    return critic
 
 
 GAMES: Mapping[str, Callable[..., Any]] = {

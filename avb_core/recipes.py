@@ -87,7 +87,7 @@ class Recipe:
 def recipe(
     experiment: str, game: str, profile_name: str | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Recipe:
-    """Look a recipe up in book.toml; `overrides` replace some of its settings.
+    """Look a recipe up in book.toml; `overrides` replace some of its settings, or give one that its game or training has.
 
     Raises ValueError, with the known names, for an unknown experiment, game, profile or setting.
     """
@@ -97,8 +97,9 @@ def recipe(
     settings = _book()["profiles"][name].get(experiment, {}).get(game)
     if settings is None:
         raise ValueError(f"book.toml has no settings for {experiment} with {game} under the profile {name}")
+    of_game = inspect.signature(GAMES[game]).parameters.keys() - {"networks", "likelihood"}
     for key, value in (overrides or {}).items():
-        _require("setting", key, dict.fromkeys(settings.keys() | TRAINING_FIELDS | {"initialization"}))
+        _require("setting", key, dict.fromkeys(settings.keys() | TRAINING_FIELDS | {"initialization"} | of_game))
         # A table, such as learning_rates, keeps the entries that are not named.
         settings[key] = settings.get(key, {}) | value if isinstance(value, Mapping) else value
     found = Recipe(experiment, game, name, settings)

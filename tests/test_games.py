@@ -240,6 +240,147 @@ def test_the_critic_s_loss_is_least_at_the_log_ratio(linear_decoder, seed):
         assert value > least + 4 * math.hypot(stderr, error)
 
 
+# --- telescopes and penalties -----------------------------------------------------------------------------------------
+
+
+class Narrow(nn.Module):
+    """z = x + 0.1 ε with two coordinates: q(z|x) = N(x, 0.01), some 5 nats from the prior."""
+
+    std = 0.1
+
+    def forward(self, x, noise):
+        return x + self.std * noise
+
+
+class ExactLinks(nn.Module):
+    """The log ratios between neighbours on the way from q(z|x) to p, by `scipy.stats`, one output for each link."""
+
+    def __init__(self, stds, change=lambda ratios: ratios):
+        super().__init__()
+        self.stds, self.change = stds, change
+
+    def forward(self, x, z):
+        x, z = torch.broadcast_tensors(x, z)
+        logs = [
+            stats.norm.logpdf(z, math.sqrt(1 - s**2) * x, math.sqrt((1 - s**2) * Narrow.std**2 + s**2)).sum(-1)
+            for s in self.stds
+        ]
+        return self.change(torch.from_numpy(-np.diff(np.stack(logs, -1), axis=-1)).float())
+
+
+BRIDGE = (0.2, 0.4, 0.7)
+
+
+def build_telescope(change=lambda ratios: ratios):
+    critic = PairCritic(ExactLinks((0.0, *BRIDGE, 1.0), change))
+    return AVB(ImplicitPosterior(Narrow(), 2, 2), BernoulliDecoder(MLP(2, [6], 4)), critic, bridge=BRIDGE)
+
+
+def test_the_links_of_a_telescope_add_up_to_the_log_ratio():
+    x = torch.randn(50, 2)
+    z = x + Narrow.std * torch.randn(3, 50, 2)
+    expected = Independent(Normal(x, Narrow.std), 1).log_prob(z) - Independent(Normal(0 * x, 1.0), 1).log_prob(z)
+    torch.testing.assert_close(build_telescope().log_ratio(x, z), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_every_link_s_loss_is_least_at_its_own_log_ratio():
+    """Codes on either side of the right step: one step too near to q, or two steps' links exchanged, would show here."""
+    torch.manual_seed(0)
+    x = 0.5 * torch.randn(2, 2)
+
+    def loss(change=lambda ratios: ratios):
+        return mean_and_stderr(lambda: build_telescope(change).critic_loss(x.repeat(400, 1)))
+
+    least, stderr = loss()
+    for k in range(len(BRIDGE) + 1):
+        only = torch.eye(len(BRIDGE) + 1)[k]
+        for change in (lambda r, k=only: r + k, lambda r, k=only: r - k, lambda r, k=only: r * (1 + k)):
+            value, error = loss(change)
+            assert value > least + 4 * math.hypot(stderr, error)
+    value, error = loss(lambda ratios: ratios.flip(-1))
+    assert value > least + 4 * math.hypot(stderr, error)
+
+
+def test_a_telescope_of_one_link_is_the_game_without():
+    x = four_points().batch(torch.arange(4))
+    game = build_avb()
+    torch.manual_seed(3)
+    loss = game.critic_loss(x)
+    torch.manual_seed(3)
+    z = game.posterior.sample(x)
+    on_q, on_p = game.critic(x, torch.stack([z, torch.randn_like(z)]))
+    assert torch.equal(loss, logistic.critic_loss(on_q, on_p))
+
+
+class Quadratic(nn.Module):
+    """A logit for each link, linear in z² and a constant: right for centred Gaussians of any widths."""
+
+    def __init__(self, stds, latent_dim):
+        super().__init__()
+        self.scales = torch.tensor(stds)[:-1].clamp_min(0.02)
+        self.weight = nn.Parameter(torch.zeros(len(self.scales), latent_dim))
+        self.bias = nn.Parameter(torch.zeros(len(self.scales)))
+
+    def forward(self, x, z):
+        return ((z[..., None, :] / self.scales[:, None]).square() * self.weight).sum(-1) + self.bias
+
+
+def test_a_telescope_measures_a_divergence_that_one_critic_misses():
+    """27 nats in eight coordinates: no code of the prior is where the posterior's are, and any steep critic separates them."""
+    std, x = 0.02, torch.zeros(256, 4)
+    truth = 8 * (-math.log(std) - 0.5 + std**2 / 2)
+    box = ImplicitPosterior(ConcatenationMLP((4, 8), [], 8), 8, 8)
+    with torch.no_grad():
+        box.network.mlp[0].weight.copy_(torch.cat([torch.zeros(8, 4), std * torch.eye(8)], 1))
+        box.network.mlp[0].bias.zero_()
+    estimates = []
+    for bridge in ((), tuple(float(s) for s in np.geomspace(std, 1, 9)[:-1])):
+        torch.manual_seed(1)
+        critic = PairCritic(Quadratic((0.0, *bridge, 1.0), 8))
+        game = AVB(box, BernoulliDecoder(MLP(8, [6], 4)), critic, bridge=bridge)
+        optimizer = torch.optim.Adam(critic.parameters(), 3e-2)
+        for _ in range(800):
+            optimizer.zero_grad()
+            game.critic_loss(x).backward()
+            optimizer.step()
+        with torch.no_grad():
+            estimates.append(game.log_ratio(x, box.sample(x)).mean().item())
+    alone, telescoped = estimates
+    assert abs(alone - truth) > 10
+    assert abs(telescoped - truth) < 2
+
+
+def test_a_bridge_is_of_numbers_that_rise_and_of_as_many_steps_as_links():
+    parts = build_avb()
+    for bridge in ((0.5, 0.2), (0.0,), (1.0,), (0.3, 0.3), (float("nan"),)):
+        with pytest.raises(ValueError, match="^bridge: expected numbers that rise strictly between 0 and 1, got"):
+            AVB(parts.posterior, parts.decoder, parts.critic, bridge=bridge)
+    with pytest.raises(ValueError, match="^critic: expected 2 links for as many steps, got 1"):
+        AVB(parts.posterior, parts.decoder, parts.critic, bridge=(0.5,)).critic_loss(torch.rand(3, 4))
+    several = PairCritic(ConcatenationMLP((4, 2), [6], 2), subtract_log_prior=True)
+    with pytest.raises(ValueError, match="^subtract_log_prior: expected a critic of one link, got 2"):
+        several(torch.rand(3, 4), torch.randn(3, 2))
+
+
+def test_the_gradient_penalty_by_hand():
+    """T = ⟨w, z⟩ has the gradient w everywhere: ½ γ ‖w‖² from each of the two sides."""
+    parts = build_avb()
+    critic = PairCritic(ConcatenationMLP((4, 2), [], 1))
+    weight = critic.network.mlp[0].weight
+    losses = []
+    for penalty in (0.0, 0.3):
+        torch.manual_seed(5)
+        game = AVB(parts.posterior, parts.decoder, critic, gradient_penalty=penalty)
+        losses.append(game.critic_loss(torch.rand(7, 4)))
+    slope = weight[0, 4:]
+    assert (losses[1] - losses[0]).item() == pytest.approx(0.3 * slope.square().sum().item(), rel=1e-4)
+    (moved,) = torch.autograd.grad(losses[1] - losses[0], weight)
+    torch.testing.assert_close(moved[0, 4:], 2 * 0.3 * slope, rtol=1e-3, atol=1e-5)
+    for penalty in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="^gradient_penalty: expected 0 or more, got"):
+            AVB(parts.posterior, parts.decoder, critic, gradient_penalty=penalty)
+
+
 @pytest.mark.parametrize("build", [build_avb, build_adaptive_contrast])
 def test_the_critic_sees_no_gradient_of_the_encoder(build):
     game = build()

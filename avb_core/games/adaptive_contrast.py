@@ -1,5 +1,7 @@
 """AVB with adaptive contrast: the critic compares the posterior with a Gaussian of the same moments instead of the prior."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -34,8 +36,10 @@ class AdaptiveContrastAVB(AVB):
         critic: Critic,
         objective: CriticObjective = logistic,
         full_covariance: bool = False,
+        bridge: Sequence[float] = (),
+        gradient_penalty: float = 0.0,
     ) -> None:
-        super().__init__(posterior, decoder, critic, objective)
+        super().__init__(posterior, decoder, critic, objective, bridge, gradient_penalty)
         self.full_covariance = full_covariance
 
     def extra_repr(self) -> str:
@@ -59,8 +63,7 @@ class AdaptiveContrastAVB(AVB):
         with torch.no_grad():
             of_image = self.posterior(x)
             u, _ = self.normalized(x, self.posterior.sample_base(x, of_image=of_image), of_image)
-        on_q, on_r = self.critic(x, torch.stack([u, torch.randn_like(u)]))
-        return self.objective.critic_loss(on_q, on_r)
+        return self._critic_loss_between(x, u, torch.randn_like(u))
 
     def sample_with_log_ratio(
         self, x: Float[Tensor, "*batch n"]
@@ -80,4 +83,4 @@ class AdaptiveContrastAVB(AVB):
     ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
         u, log_r = self.normalized(x, base, of_image)
         z, log_volume = self.posterior.bend(base, of_image)
-        return z, self.objective.log_ratio(self.critic(x, u)) + log_r - log_volume - log_prob_standard_normal(z)
+        return z, self._judged(x, u) + log_r - log_volume - log_prob_standard_normal(z)

@@ -1,6 +1,8 @@
 """Adversarial Variational Bayes: a critic stands in for the KL that an implicit posterior cannot compute."""
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -19,6 +21,15 @@ class AVB(LatentVariableGame):
     The critic learns log q(z|x) − log p(z) from pairs (x, z); the model descends E[log ratio − log p(x|z)] with that ratio
     held fixed as a function, which Proposition 2 allows. The critic moves first: it should be near its optimum when the model
     uses it.
+
+    With a `bridge` the ratio is telescoped (Rhodes, Xu and Gutmann, 2020). Codes √(1 − s²) z + s ε, for z ~ q(z|x), ε ~ p(z)
+    and s = 0, each of the bridge, 1, lead from q to p. The critic has one link for each step, which compares its two ends; the
+    log ratios of the steps add up to that of q and p.
+
+    `gradient_penalty` is the weight γ of ½ γ E‖∇_z T‖² in the critic's loss, T's logits as the loss uses them, under both
+    distributions (Mescheder, Geiger and Nowozin, 2018, eqs. 9 and 10 together).
+
+    Raises ValueError for a bridge that does not rise strictly between 0 and 1, or a negative penalty.
     """
 
     def __init__(
@@ -27,15 +38,24 @@ class AVB(LatentVariableGame):
         decoder: Likelihood,
         critic: Critic,
         objective: CriticObjective = logistic,
+        bridge: Sequence[float] = (),
+        gradient_penalty: float = 0.0,
     ) -> None:
         super().__init__()
+        stds = (0.0, *bridge, 1.0)
+        if not all(one < other for one, other in pairwise(stds)):
+            raise ValueError(f"bridge: expected numbers that rise strictly between 0 and 1, got {tuple(bridge)}")
+        if not gradient_penalty >= 0:
+            raise ValueError(f"gradient_penalty: expected 0 or more, got {gradient_penalty}")
         self.posterior = posterior
         self.decoder = decoder
         self.critic = critic
         self.objective = objective
+        self.stds = stds
+        self.gradient_penalty = gradient_penalty
 
     def extra_repr(self) -> str:
-        return f"objective={self.objective}"
+        return f"objective={self.objective}, bridge={self.stds[1:-1]}, gradient_penalty={self.gradient_penalty}"
 
     @property
     def players(self) -> Mapping[str, Sequence[nn.Module]]:
@@ -45,8 +65,28 @@ class AVB(LatentVariableGame):
         """The critic's objective on (x, z ~ q(z|x)) against (x, z ~ p(z)): eq. 3.3 for `logistic`."""
         with torch.no_grad():
             z = self.posterior.sample(x)
-        on_q, on_p = self.critic(x, torch.stack([z, torch.randn_like(z)]))
-        return self.objective.critic_loss(on_q, on_p)
+        return self._critic_loss_between(x, z, torch.randn_like(z))
+
+    def _critic_loss_between(
+        self, x: Float[Tensor, "batch n"], on_q: Float[Tensor, "batch d"], on_p: Float[Tensor, "batch d"]
+    ) -> Float[Tensor, ""]:
+        """The critic's objective on codes of q and of what they are compared with, over all steps between them.
+
+        Raises ValueError where the critic has another number of links than there are steps.
+        """
+        codes = torch.stack([math.sqrt(1 - std**2) * on_q + std * on_p for std in self.stds])
+        codes.requires_grad_(self.gradient_penalty > 0)
+        logits = self.critic.links(x, codes)
+        steps = len(self.stds) - 1
+        if logits.shape[-1] != steps:
+            raise ValueError(f"critic: expected {steps} links for as many steps, got {logits.shape[-1]}")
+        # Link k compares the k-th codes with those after it.
+        nearer, farther = (part.diagonal(dim1=0, dim2=-1) for part in (logits[:-1], logits[1:]))
+        loss = torch.stack([self.objective.critic_loss(nearer[:, k], farther[:, k]) for k in range(steps)]).sum()
+        if self.gradient_penalty > 0:
+            (slope,) = torch.autograd.grad(nearer.sum() + farther.sum(), codes, create_graph=True)
+            loss = loss + 0.5 * self.gradient_penalty * slope.square().sum((0, -1)).mean()
+        return loss
 
     def model_loss(self, x: Float[Tensor, "batch n"]) -> Float[Tensor, ""]:
         """E[T(x, z) − log p(x|z)], the negative of eq. 3.9 with the current critic for T*. Not a bound on −log p(x)."""
@@ -64,4 +104,10 @@ class AVB(LatentVariableGame):
         self, x: Float[Tensor, "*batch n"], z: Float[Tensor, "*shape_batch d"]
     ) -> Float[Tensor, "*shape_batch"]:
         """log q(z|x) − log p(z), as the critic sees it."""
-        return self.objective.log_ratio(self.critic(x, z))
+        return self._judged(x, z)
+
+    def _judged(
+        self, x: Float[Tensor, "*batch n"], z: Float[Tensor, "*shape_batch d"]
+    ) -> Float[Tensor, "*shape_batch"]:
+        """The critic's log ratio, the sum of its links'."""
+        return self.objective.log_ratio(self.critic.links(x, z)).sum(-1)
