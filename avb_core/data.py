@@ -205,9 +205,14 @@ def binarized_mnist(split: Split) -> Images:
         pixels = torch.cat([_read_binarized("train"), _read_binarized("valid")])
     else:
         in_order_of_digits = _read_binarized("test")
-        # RandomState's permutations are the same in every version of NumPy.
-        pixels = in_order_of_digits[np.random.RandomState(0).permutation(len(in_order_of_digits))]
+        pixels = in_order_of_digits[binarized_test_order(len(in_order_of_digits))]
     return Images("binarized_mnist", pixels, (28, 28), source="MNIST in Larochelle's fixed binarization")
+
+
+def binarized_test_order(n: int = 10_000) -> Int[Tensor, "n"]:
+    """The place in Larochelle's file of each test image that `binarized_mnist` returns."""
+    # RandomState's permutations are the same in every version of NumPy.
+    return torch.from_numpy(np.random.RandomState(0).permutation(n))
 
 
 def _read_binarized(name: str) -> UInt8[Tensor, "n 784"]:
