@@ -27,7 +27,7 @@ class AVB(LatentVariableGame):
     log ratios of the steps add up to that of q and p.
 
     `gradient_penalty` is the weight γ of ½ γ E‖∇_z T‖² in the critic's loss, T's logits as the loss uses them, under both
-    distributions (Mescheder, Geiger and Nowozin, 2018, eqs. 9 and 10 together).
+    distributions (Mescheder, Geiger and Nowozin, 2018, R₁ and R₂ together).
 
     Raises ValueError for a bridge that does not rise strictly between 0 and 1, or a negative penalty.
     """
