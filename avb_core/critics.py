@@ -31,7 +31,10 @@ class Critic(nn.Module, ABC):
         """The network's own outputs, one for each link."""
 
     def links(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch links"]:
-        """The logits whose sum is T. Raises ValueError where several of them should share one prior's log-density."""
+        """The logits, one for each link; T is their sum. The ratio is the sum of their log ratios, which for a logit is itself.
+
+        Raises ValueError where several of them should share one prior's log-density.
+        """
         scores = self.score(x, z)
         if not self.subtract_log_prior:
             return scores

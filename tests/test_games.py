@@ -253,7 +253,10 @@ class Narrow(nn.Module):
 
 
 class ExactLinks(nn.Module):
-    """The log ratios between neighbours on the way from q(z|x) to p, by `scipy.stats`, one output for each link."""
+    """The log ratios between neighbours on the way from q(z|x) to p, by `scipy.stats`, one output for each link.
+
+    They add up to log q − log p by construction; which codes a link compares, they do not know.
+    """
 
     def __init__(self, stds, change=lambda ratios: ratios):
         super().__init__()
@@ -376,6 +379,16 @@ def test_the_gradient_penalty_by_hand():
     assert (losses[1] - losses[0]).item() == pytest.approx(0.3 * slope.square().sum().item(), rel=1e-4)
     (moved,) = torch.autograd.grad(losses[1] - losses[0], weight)
     torch.testing.assert_close(moved[0, 4:], 2 * 0.3 * slope, rtol=1e-3, atol=1e-5)
+    # On a bridge every link pays for itself: slopes of opposite signs at the codes between them do not cancel.
+    opposite = PairCritic(ConcatenationMLP((4, 2), [], 2))
+    with torch.no_grad():
+        opposite.network.mlp[0].weight.copy_(torch.tensor([[0, 0, 0, 0, 1.0, 0], [0, 0, 0, 0, -1, 0]]))
+    on_bridge = []
+    for penalty in (0.0, 1.0):
+        torch.manual_seed(5)
+        game = AVB(parts.posterior, parts.decoder, opposite, bridge=(0.5,), gradient_penalty=penalty)
+        on_bridge.append(game.critic_loss(torch.rand(7, 4)).item())
+    assert on_bridge[1] - on_bridge[0] == pytest.approx(2, rel=1e-4)
     for penalty in (-1.0, float("nan")):
         with pytest.raises(ValueError, match="^gradient_penalty: expected 0 or more, got"):
             AVB(parts.posterior, parts.decoder, critic, gradient_penalty=penalty)

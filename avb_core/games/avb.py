@@ -26,8 +26,9 @@ class AVB(LatentVariableGame):
     and s = 0, each of the bridge, 1, lead from q to p. The critic has one link for each step, which compares its two ends; the
     log ratios of the steps add up to that of q and p.
 
-    `gradient_penalty` is the weight γ of ½ γ E‖∇_z T‖² in the critic's loss, T's logits as the loss uses them, under both
-    distributions (Mescheder, Geiger and Nowozin, 2018, R₁ and R₂ together).
+    `gradient_penalty` is the weight γ of ½ γ E‖∇T‖² in the critic's loss, under both laws that a logit compares, in the
+    coordinates in which the critic sees codes (Mescheder, Geiger and Nowozin, 2018, R₁ and R₂ together); for a bridge it is
+    that of every link, summed.
 
     Raises ValueError for a bridge that does not rise strictly between 0 and 1, or a negative penalty.
     """
@@ -72,7 +73,8 @@ class AVB(LatentVariableGame):
     ) -> Float[Tensor, ""]:
         """The critic's objective on codes of q and of what they are compared with, over all steps between them.
 
-        Raises ValueError where the critic has another number of links than there are steps.
+        The critic is asked once, so that every link sees the codes of every step; two of them count. Raises ValueError where
+        it has another number of links than there are steps.
         """
         codes = torch.stack([math.sqrt(1 - std**2) * on_q + std * on_p for std in self.stds])
         codes.requires_grad_(self.gradient_penalty > 0)
@@ -81,11 +83,14 @@ class AVB(LatentVariableGame):
         if logits.shape[-1] != steps:
             raise ValueError(f"critic: expected {steps} links for as many steps, got {logits.shape[-1]}")
         # Link k compares the k-th codes with those after it.
-        nearer, farther = (part.diagonal(dim1=0, dim2=-1) for part in (logits[:-1], logits[1:]))
-        loss = torch.stack([self.objective.critic_loss(nearer[:, k], farther[:, k]) for k in range(steps)]).sum()
+        sides = [part.diagonal(dim1=0, dim2=-1) for part in (logits[:-1], logits[1:])]
+        pairs = zip(*(side.unbind(-1) for side in sides), strict=True)
+        loss = torch.stack([self.objective.critic_loss(nearer, farther) for nearer, farther in pairs]).sum()
         if self.gradient_penalty > 0:
-            (slope,) = torch.autograd.grad(nearer.sum() + farther.sum(), codes, create_graph=True)
-            loss = loss + 0.5 * self.gradient_penalty * slope.square().sum((0, -1)).mean()
+            # On each side every set of codes belongs to one link, so that no two links' slopes are added before the square.
+            for side in sides:
+                (slope,) = torch.autograd.grad(side.sum(), codes, create_graph=True)
+                loss = loss + 0.5 * self.gradient_penalty * slope.square().sum((0, -1)).mean()
         return loss
 
     def model_loss(self, x: Float[Tensor, "batch n"]) -> Float[Tensor, ""]:
