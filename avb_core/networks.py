@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
 
@@ -185,13 +186,15 @@ def he_initialization(module: nn.Module) -> None:
     A ReLU lets half of the second moment pass, which the 2 makes up for, so that signals keep their size through the layers (He
     et al., 2015). PyTorch draws a sixth of this variance for linear layers and convolutions, and each divides by √6. Residual
     units begin as the identity: their second convolution is 0. Projections of an injected argument and last layers stay as they
-    are, and so do the steps of a flow, which are to begin near the identity.
+    are, and so do the steps of a flow, which are to begin near the identity. With spectral normalization the weights are drawn
+    that are then divided by their norm, and residual units do not begin as the identity.
     """
     for part in module.modules():  # a network comes before the residual units within it
         for layer in _hidden_layers(part):
-            layer.weight.normal_(0.0, math.sqrt(2 / _fan_in(layer)))
+            _set_weight(layer, torch.empty_like(layer.weight).normal_(0.0, math.sqrt(2 / _fan_in(layer))))
             cast(Tensor, layer.bias).zero_()
-        if isinstance(part, ResidualUnit):
+        # A 0 cannot be divided by its norm.
+        if isinstance(part, ResidualUnit) and not parametrize.is_parametrized(part.second, "weight"):
             part.second.weight.zero_()
             cast(Tensor, part.second.bias).zero_()
 
@@ -210,6 +213,16 @@ def _hidden_layers(network: nn.Module) -> list[Layer]:
             return [network.first, *layers[:-1]]
         case _:
             return []
+
+
+def _set_weight(layer: Layer, weight: Tensor) -> None:
+    if not parametrize.is_parametrized(layer, "weight"):
+        layer.weight.copy_(weight)
+        return
+    layer.weight = weight
+    # Each look at a weight takes its estimated norm a step nearer; the old weights' had as many.
+    for _ in range(15):
+        _ = layer.weight
 
 
 def _fan_in(layer: Layer) -> float:

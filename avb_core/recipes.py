@@ -143,14 +143,7 @@ def run(
         progress=True,
         began_as=began_as,
     )
-    about = {
-        "experiment": of.experiment,
-        "game": of.game,
-        "profile": of.profile,
-        "seed": seed,
-        "data": {"name": train_data.name, "digest": train_data.digest},
-        "settings": dict(of.settings),
-    }
+    about = _about(of, seed, train_data) | {"settings": dict(of.settings)}
     # The result of another run may be left where only that run's checkpoint was removed.
     if result_path.exists() and about.items() <= (finished := read_json(result_path)).items():
         return finished
@@ -158,7 +151,6 @@ def run(
         torch.manual_seed(seed)
         measured, per_image = of.definition.measure(game, **(measuring or {}))
     result = {
-        **about,
         "seconds": metrics[-1]["seconds"],
         "data_per_second": round(config.steps * config.batch_size / max(metrics[-1]["seconds"], 1e-3), 1),
         "measured": measured,
@@ -168,10 +160,8 @@ def run(
         weights = {f"posterior/{name}": tensor for name, tensor in game.posterior.state_dict().items()}
         weights |= {f"decoder/{name}": tensor for name, tensor in game.decoder.state_dict().items()}
         save_tensors(Path(folder) / "model.safetensors", weights, {"experiment": of.experiment, "game": of.game})
-        if per_image:
-            save_tensors(Path(folder) / "per_image.safetensors", per_image, about)
-        write_json(result_path, result)
-    return result
+        _store(Path(folder), about, per_image, result)
+    return about | result
 
 
 def evaluate(
@@ -202,17 +192,8 @@ def evaluate(
             for values in of.definition.measure(game, **options)
         )
     if out is not None:
-        about = {
-            "experiment": of.experiment,
-            "game": of.game,
-            "run": f"{folder.parent.name}/{folder.name}",
-            "seed": seed,
-        }
-        if per_image:
-            save_tensors(Path(out) / "per_image.safetensors", per_image, about)
-        write_json(
-            Path(out) / "result.json", about | {"measured": measured, "provenance": provenance(torch.device(device))}
-        )
+        about = _about(of, seed, of.data("test")) | {"run": f"{folder.parent.name}/{folder.name}"}
+        _store(Path(out), about, per_image, {"measured": measured, "provenance": provenance(torch.device(device))})
     return measured
 
 
@@ -294,6 +275,24 @@ def _require_options(of: Recipe, options: Mapping[str, Any]) -> None:
         inspect.signature(of.definition.measure).bind(None, **options)
     except TypeError as error:
         raise ValueError(f"{', '.join(options)}: not for the experiment {of.experiment} ({error})") from error
+
+
+def _about(of: Recipe, seed: int, images: Dataset) -> dict[str, Any]:
+    """Which run a result is of, and the data that it was trained or measured on."""
+    return {
+        "experiment": of.experiment,
+        "game": of.game,
+        "profile": of.profile,
+        "seed": seed,
+        "data": {"name": images.name, "digest": images.digest},
+    }
+
+
+def _store(folder: Path, about: Mapping[str, Any], per_image: Mapping[str, Tensor], result: Mapping[str, Any]) -> None:
+    """What was measured on each image, if anything, and the result last: where there is one, all else is there."""
+    if per_image:
+        save_tensors(folder / "per_image.safetensors", per_image, about)
+    write_json(folder / "result.json", {**about, **result})
 
 
 def _book() -> dict[str, Any]:

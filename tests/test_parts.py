@@ -8,6 +8,7 @@ import torch
 from scipy import integrate, stats
 from torch import nn
 from torch.distributions import Bernoulli, Independent, MultivariateNormal, Normal
+from torch.nn.utils.parametrizations import spectral_norm
 
 from avb_core.critics import CodeCritic, InnerProductCritic, PairCritic
 from avb_core.decoders import (
@@ -228,6 +229,26 @@ def test_he_s_initialization_keeps_the_size_of_signals():
     assert torch.equal(kept[0], injected.head.weight) and torch.equal(kept[1], injected.projections[0].weight)
     for layer in injected.layers:
         assert layer.weight.var().item() == pytest.approx(2 / 300, rel=0.05) and not layer.bias.any()
+
+
+@pytest.mark.parametrize("kind", ["fully connected", "residual"])
+def test_he_s_initialization_under_spectral_normalization(kind):
+    """What is divided by its norm is drawn anew, the norm is that of the new weights, and no layer is 0/0."""
+    torch.manual_seed(0)
+    network = MLP(50, [60] * 3, 3) if kind == "fully connected" else ConvolutionalEncoder(16**2, [8, 8], 3, units=1)
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    for layer in layers:
+        _ = spectral_norm(layer)
+    before = [layer.parametrizations.weight.original.clone() for layer in layers]
+    he_initialization(network)
+    *hidden, head = layers
+    for layer, old in zip(hidden, before, strict=False):
+        drawn = layer.parametrizations.weight.original
+        assert not torch.equal(drawn, old) and not layer.bias.any()
+        assert drawn.std().item() == pytest.approx(math.sqrt(2 / old[0].numel()), rel=0.15)
+        assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.1)
+    assert torch.equal(head.parametrizations.weight.original, before[-1])
+    assert network(torch.randn(4, 50 if kind == "fully connected" else 16**2)).isfinite().all()
 
 
 @pytest.mark.parametrize("units", [0, 2])

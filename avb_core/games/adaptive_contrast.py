@@ -83,4 +83,4 @@ class AdaptiveContrastAVB(AVB):
     ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
         u, log_r = self.normalized(x, base, of_image)
         z, log_volume = self.posterior.bend(base, of_image)
-        return z, self._judged(x, u) + log_r - log_volume - log_prob_standard_normal(z)
+        return z, super().log_ratio(x, u) + log_r - log_volume - log_prob_standard_normal(z)

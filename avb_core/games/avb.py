@@ -108,11 +108,5 @@ class AVB(LatentVariableGame):
     def log_ratio(
         self, x: Float[Tensor, "*batch n"], z: Float[Tensor, "*shape_batch d"]
     ) -> Float[Tensor, "*shape_batch"]:
-        """log q(z|x) − log p(z), as the critic sees it."""
-        return self._judged(x, z)
-
-    def _judged(
-        self, x: Float[Tensor, "*batch n"], z: Float[Tensor, "*shape_batch d"]
-    ) -> Float[Tensor, "*shape_batch"]:
-        """The critic's log ratio, the sum of its links'."""
+        """log q(z|x) − log p(z), as the critic sees it: the sum of its links' log ratios."""
         return self.objective.log_ratio(self.critic.links(x, z)).sum(-1)
