@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ class IWAE(LatentVariableGame):
     The signal of the encoder's gradient sinks below its noise as k grows (Rainforth et al., 2018). With
     `doubly_reparameterized` the encoder gets the estimator of Tucker et al. (2019) instead, which has the same expectation:
     Σ_j ŵ_j² ∂log w_j/∂z_j · ∂z_j/∂φ with normalized weights ŵ, without φ's direct part in log q. The decoder's gradient stays.
+    Where the KL has a weight β below 1, in a warm-up, log q counts β times, and β ŵ_j² + (1 − β) ŵ_j takes the place of ŵ_j².
     Any posterior that knows its density will do, and k = 1 is the ELBO; the doubly reparameterized estimator is for the
     Gaussian one. Raises ValueError for k < 1, and for another posterior with `doubly_reparameterized`.
     """
@@ -54,9 +56,11 @@ class IWAE(LatentVariableGame):
         log_q = log_prob_diagonal(z, mean.detach(), std.detach())
         log_weights = self._log_weights(x, z, log_q)
         if z.requires_grad:
-            # L_k hands ŵ_j ∂log w_j/∂z_j to each code; on its way on to the encoder it is weighed by ŵ_j once more.
-            normalized = log_weights.detach().softmax(0)[..., None]
-            z.register_hook(lambda gradient: normalized * gradient)
+            # L_k hands ŵ_j ∂log w_j/∂z_j to each code; on its way on to the encoder it is weighed once more.
+            factor = torch.lerp(torch.ones_like(log_weights), log_weights.detach().softmax(0), self.kl_weight)[
+                ..., None
+            ]
+            z.register_hook(lambda gradient: factor * gradient)
         return -iwlb(log_weights).mean()
 
     def _log_weights(self, x: Tensor, z: Tensor, log_q: Tensor) -> Float[Tensor, "k batch"]:
