@@ -282,7 +282,7 @@ def kl_to_prior_moments(z: Float[Tensor, "n d"]) -> Estimate:
     z = z.detach().double()
     n, d = z.shape
     centred = z - z.mean(0)
-    scale_tril, failed = torch.linalg.cholesky_ex(centred.T @ centred / (n - 1))
+    scale_tril, failed = torch.linalg.cholesky_ex(centred.T @ centred / n)
     if failed:
         raise ValueError("z: the samples do not vary in some direction, so q has no density; its KL is infinite")
     log_det = 2 * scale_tril.diagonal().log().sum()

@@ -448,6 +448,15 @@ def test_moments_against_the_closed_form(shift, widen):
     assert 0.6 < values.std(ddof=1) / stderr < 1.5
 
 
+def test_moments_of_few_codes_have_no_bias_left():
+    """At q = p, where what is taken off is several standard errors of so many repeats."""
+    d, n, repeats = 16, 500, 400
+    values = np.array([kl_to_prior_moments(torch.randn(n, d)).value for _ in range(repeats)])
+    stderr = values.std(ddof=1) / math.sqrt(repeats)
+    assert stderr < d / (2 * n) / 10
+    assert abs(values.mean()) < 4 * stderr
+
+
 def test_moments_bound_what_is_not_gaussian():
     """Two clusters: the bound is that of the Gaussian with their moments, and the KL itself is above it."""
     mean, std = 2.0, 0.5
