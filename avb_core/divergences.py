@@ -147,7 +147,7 @@ _F_DIVERGENCES = (
     FDivergence(
         "Jensen–Shannon",
         # ½ [u log u − (u + 1) log((u + 1)/2)]: the mean of the two KLs to the half-and-half mixture, at most log 2.
-        generator=lambda r: 0.5 * (r * torch.exp(r) - (1 + torch.exp(r)) * (softplus(r) - math.log(2))),
+        generator=lambda r: 0.5 * (torch.exp(r) * (math.log(2) - softplus(-r)) - softplus(r) + math.log(2)),
         critic=lambda r: 0.5 * (math.log(2) - softplus(-r)),
         conjugate=lambda t: -0.5 * torch.log(2 - torch.exp(2 * t)),
         log_ratio=lambda t: 2 * t - torch.log(2 - torch.exp(2 * t)),
@@ -175,7 +175,7 @@ _F_DIVERGENCES = (
     ),
     FDivergence(
         "Neyman χ²",
-        generator=lambda r: torch.expm1(r).square() * torch.exp(-r),
+        generator=lambda r: (2 * torch.sinh(r / 2)).square(),
         critic=lambda r: -torch.expm1(-2 * r),
         conjugate=lambda t: 2 - 2 * torch.sqrt(1 - t),
         log_ratio=lambda t: -0.5 * torch.log1p(-t),
