@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -29,6 +30,16 @@ INSIDE = "img_align_celeba/"  # the zip's one folder
 ALIGNED, CROP, SIDE = (178, 218), 128, 64
 PIXELS = 3 * SIDE * SIDE
 LARGEST_JPEG = 2**20  # bytes; celebA's have about 7,000
+# What Pillow and zipfile raise for a damaged file, one that is encrypted or compressed otherwise, or a bomb.
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    RuntimeError,
+    zlib.error,
+    zipfile.BadZipFile,
+    Image.DecompressionBombError,
+)
 BLOCK = 1024  # images that are decoded, and written, at a time
 # The authors' own links; torchvision has the same checksums.
 ON_GOOGLE_DRIVE = {
@@ -146,7 +157,7 @@ def _decode_block(archive: Path, names: list[str], part: Path) -> None:
                     pixels.append(to_square(image)[None])
                 else:
                     wrong_size += 1
-            except (OSError, SyntaxError, ValueError, zipfile.BadZipFile):  # what Pillow raises for a damaged file
+            except UNREADABLE:
                 unreadable += 1
 
     def write(temporary: Path) -> None:

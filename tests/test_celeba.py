@@ -110,6 +110,25 @@ def test_damaged_images_are_left_out_and_counted(official):
     assert brightness(celeba("train"))[0] == 6
 
 
+def test_an_entry_that_does_not_unpack_is_left_out(official):
+    """A flipped byte in a compressed entry, and a header that promises more pixels than fit into memory."""
+    huge = bytearray(jpeg(20))
+    frame = huge.index(b"\xff\xc0")
+    huge[frame + 5 : frame + 9] = (60_000).to_bytes(2) * 2
+    folder = official(**{"img_align_celeba/000002.jpg": bytes(huge)})
+    with zipfile.ZipFile(folder / module.ZIP) as file:
+        contents = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(folder / module.ZIP, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in contents.items():
+            file.writestr(name, content)
+        info = file.getinfo("img_align_celeba/000001.jpg")
+    raw = bytearray((folder / module.ZIP).read_bytes())
+    start = info.header_offset + 30 + len(info.filename)
+    raw[start : start + 40] = b"\xff" * 40
+    (folder / module.ZIP).write_bytes(bytes(raw))
+    assert (prepare("train").images, prepare("train").unreadable) == (14, 2)
+
+
 @pytest.mark.parametrize(
     "entry", ["../../000001.jpg", "/etc/000001.jpg", "img_align_celeba/../000001.jpg", "other/000001.jpg", "readme.txt"]
 )
