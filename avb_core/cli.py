@@ -60,7 +60,7 @@ def train(
         raise typer.Exit(_complain(error)) from error
     if fabric.is_global_zero:
         typer.echo(json.dumps(result["measured"], indent=2))
-        typer.echo(f"Kept in {folder}")
+        typer.echo(f"Kept in {folder}, trained on the data {result['data']['name']}")
 
 
 def _tensorboard_of(folder: Path) -> Callable[[Mapping[str, float]], None]:

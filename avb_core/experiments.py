@@ -165,6 +165,7 @@ def measure_images(
     `code_std_fitted` that of the fitted Gaussians. `active_units` are the latent variables that tell images apart. Of the codes
     of all test images together, `kl_moments` is a lower bound on KL(q(z) ‖ p(z)), and `kl_knn` an estimate from up to 5,000.
     """
+    _require_annealed(annealed)
     test = of("test")
     x = _batch(test.binarized(), game, images)
     fitted = FittedProposal(game.posterior, game.decoder)
@@ -206,6 +207,11 @@ def measure_images(
         }
     per_image = {name: value.float() for name, value in values.items()}
     return measured | {name: asdict(Estimate.of_mean(values)) for name, values in per_image.items()}, per_image
+
+
+def _require_annealed(annealed: int) -> None:
+    if annealed < 0 or annealed == 1:
+        raise ValueError(f"annealed: expected 0 images, or 2 and more for a standard error, got {annealed}")
 
 
 def bound_levels(per_image: Mapping[str, Float[Tensor, "_"]]) -> list[Float[Tensor, "_"]]:
@@ -335,6 +341,7 @@ def measure_pictures(
     The tensors are values of each picture, and pictures in levels from 0 to 255: `generated`, and of drawn faces alone
     `reconstructed`.
     """
+    _require_annealed(annealed)
     network = None if inception is None else load_inception(inception)  # before anything takes its time
     test, train = of("test"), of("train")
     shape, x = _planes(test), _batch(test, game, images)

@@ -4,7 +4,7 @@ import inspect
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -18,14 +18,14 @@ from avb_core.evaluation import Estimate
 from avb_core.experiments import EXPERIMENTS, Experiment
 from avb_core.games import LatentVariableGame
 from avb_core.models import ARCHITECTURES, GAMES, INITIALIZATIONS, Convolutional, FullyConnected
-from avb_core.runs import load_tensors, provenance, read_json, save_tensors, write_json
+from avb_core.runs import CorruptFile, load_tensors, provenance, read_json, save_tensors, write_json
 from avb_core.training import TrainingConfig, train
 
 BOOK = Path(__file__).parents[1] / "book.toml"
 TRAINING_FIELDS = {field.name for field in fields(TrainingConfig)}
 ARCHITECTURE_FIELDS = {field.name for kind in (FullyConnected, Convolutional) for field in fields(kind)} - {"pixels"}
 LIKELIHOOD_FIELDS = {"likelihood", "scales"}  # of pictures, see experiments.intensities
-NOT_OF_THE_GAME = TRAINING_FIELDS | ARCHITECTURE_FIELDS | LIKELIHOOD_FIELDS | {"initialization"}
+NOT_OF_THE_GAME = TRAINING_FIELDS | ARCHITECTURE_FIELDS | LIKELIHOOD_FIELDS | {"initialization", "architecture"}
 
 
 def profile() -> str:
@@ -53,6 +53,11 @@ class Recipe:
         return EXPERIMENTS[self.experiment]
 
     @property
+    def architecture(self) -> str:
+        """The kind of its networks: one of the `ARCHITECTURES`."""
+        return cast(str, self.settings.get("architecture", "fully_connected"))
+
+    @property
     def initialization(self) -> str:
         """How the weights are drawn: one of the `INITIALIZATIONS`."""
         return cast(str, self.settings.get("initialization", "pytorch"))
@@ -71,11 +76,11 @@ class Recipe:
         It takes data of so many `features` as are given, or of those that the experiment's data have on this machine.
         """
         of_game = {key: self.settings[key] for key in self.settings.keys() - NOT_OF_THE_GAME}
-        kind = ARCHITECTURES[of_game.pop("architecture", "fully_connected")]
+        kind = ARCHITECTURES[self.architecture]
         of_networks = {key: self.settings[key] for key in self.settings.keys() & ARCHITECTURE_FIELDS}
         with torch.random.fork_rng(devices=[]):
             features = features or self.data("test").batch(torch.arange(1)).shape[-1]
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # and no other device's, which would not be given back
             networks = kind(features, **of_networks)
             of_likelihood = {key: self.settings[key] for key in self.settings.keys() & LIKELIHOOD_FIELDS}
             likelihood = partial(self.definition.likelihood, networks, of_game["latent_dim"], **of_likelihood)
@@ -98,12 +103,15 @@ def recipe(
     if settings is None:
         raise ValueError(f"book.toml has no settings for {experiment} with {game} under the profile {name}")
     of_game = inspect.signature(GAMES[game]).parameters.keys() - {"networks", "likelihood"}
+    known = (settings.keys() | TRAINING_FIELDS | {"initialization"} | of_game) - {"seed"}  # which is not the recipe's
     for key, value in (overrides or {}).items():
-        _require("setting", key, dict.fromkeys(settings.keys() | TRAINING_FIELDS | {"initialization"} | of_game))
+        _require("setting", key, dict.fromkeys(known))
         # A table, such as learning_rates, keeps the entries that are not named.
         settings[key] = settings.get(key, {}) | value if isinstance(value, Mapping) else value
     found = Recipe(experiment, game, name, settings)
     _require("initialization", found.initialization, INITIALIZATIONS)
+    _require("architecture", found.architecture, ARCHITECTURES)
+    found.config()
     return found
 
 
@@ -118,20 +126,32 @@ def run(
 ) -> dict[str, Any]:
     """Train and measure a recipe in `folder`, resuming what is there, and return the content of its `result.json`.
 
-    `measuring` are options of the experiment's measure, as for `evaluate`.
+    `measuring` are options of the experiment's measure, as for `evaluate`. A result that is there already is kept if it is of
+    these weights and was measured so.
 
     The folder then also holds the weights of encoder and decoder (`model.safetensors`) beside configuration and raw metrics,
     and for images what was measured on each of them (`per_image.safetensors`), from which runs can be compared pair by pair.
+
+    Raises ValueError for an option that the measure does not have, or a precision other than 32-true and bf16-mixed, and else
+    what `training.train` does.
     """
-    _require_options(of, measuring or {})
+    measuring = dict(measuring or {})
+    _require_options(of, measuring)
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
-    result_path = Path(folder) / "result.json"
-    game, train_data, config = of.build(seed), of.data("train"), of.config(seed)
+    folder = Path(folder)
+    made_by = provenance(fabric.device)  # of when it began: a checkout may move on while it trains
+    with fabric.rank_zero_first():  # which may have to prepare them
+        train_data = of.data("train")
+    game, config = of.build(seed), of.config(seed)
     watch = of.definition.watch()
     precision = fabric.strategy.precision.precision
+    # The weights stay in float32, and nothing here scales losses as half precision of another kind would ask for.
+    _require("precision", precision, dict.fromkeys(("32-true", "bf16-mixed")))
     # What a checkpoint that is older than one of these says nothing of, is its default.
-    began_as = {"initialization": of.initialization, "precision": precision}
-    began_as = {name: value for name, value in began_as.items() if value not in ("pytorch", "32-true")}
+    defaults = {"initialization": "pytorch", "precision": "32-true", "processes": 1}
+    values = {"initialization": of.initialization, "precision": precision, "processes": fabric.world_size}
+    began_as = {name: value for name, value in values.items() if value != defaults[name]}
+    began_as["experiment"] = of.experiment
     metrics = train(
         game,
         train_data,
@@ -144,23 +164,27 @@ def run(
         began_as=began_as,
     )
     about = _about(of, seed, train_data) | {"settings": dict(of.settings)}
+    about |= {"measuring": {name: _as_json(value) for name, value in measuring.items()}} if measuring else {}
+    weights = {f"posterior/{name}": tensor for name, tensor in game.posterior.state_dict().items()}
+    weights |= {f"decoder/{name}": tensor for name, tensor in game.decoder.state_dict().items()}
     # The result of another run may be left where only that run's checkpoint was removed.
-    if result_path.exists() and about.items() <= (finished := read_json(result_path)).items():
-        return finished
+    if (folder / "result.json").exists() and _holds(folder / "model.safetensors", weights):
+        finished = read_json(folder / "result.json")
+        if about.items() <= finished.items() and finished.get("measuring", {}) == about.get("measuring", {}):
+            return finished
     with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []):
         torch.manual_seed(seed)
-        measured, per_image = of.definition.measure(game, **(measuring or {}))
+        measured, per_image = of.definition.measure(game, **measuring)
     result = {
         "seconds": metrics[-1]["seconds"],
         "data_per_second": round(config.steps * config.batch_size / max(metrics[-1]["seconds"], 1e-3), 1),
         "measured": measured,
-        "provenance": provenance(fabric.device) | {"precision": precision},
+        "provenance": provenance(fabric.device)
+        | {"commit": made_by["commit"], "precision": precision, "processes": fabric.world_size},
     }
     if fabric.is_global_zero:
-        weights = {f"posterior/{name}": tensor for name, tensor in game.posterior.state_dict().items()}
-        weights |= {f"decoder/{name}": tensor for name, tensor in game.decoder.state_dict().items()}
-        save_tensors(Path(folder) / "model.safetensors", weights, {"experiment": of.experiment, "game": of.game})
-        _store(Path(folder), about, per_image, result)
+        save_tensors(folder / "model.safetensors", weights, {"experiment": of.experiment, "game": of.game})
+        _store(folder, about, per_image, result)
     return about | result
 
 
@@ -177,7 +201,7 @@ def evaluate(
     Raises FileNotFoundError or CorruptFile where result or weights are missing or altered, and ValueError for an unknown
     experiment, one whose data the weights do not fit, an option that it does not have, or an `out` that holds a result.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     of, seed = recipe_of(folder), read_json(folder / "result.json")["seed"]
     if on is not None:
         of = replace(of, experiment=_require("experiment", on, EXPERIMENTS))
@@ -239,7 +263,10 @@ def recipe_of(folder: Path) -> Recipe:
 
     Raises FileNotFoundError or CorruptFile where its result is missing or altered.
     """
-    stored = read_json(Path(folder) / "result.json")
+    path = Path(folder) / "result.json"
+    stored = read_json(path)
+    if missing := {"experiment", "game", "profile", "seed", "settings"} - stored.keys():
+        raise CorruptFile(f"{path}: not the result of a training, it has no {', '.join(sorted(missing))}")
     return Recipe(stored["experiment"], stored["game"], stored["profile"], stored["settings"])
 
 
@@ -275,6 +302,21 @@ def _require_options(of: Recipe, options: Mapping[str, Any]) -> None:
         inspect.signature(of.definition.measure).bind(None, **options)
     except TypeError as error:
         raise ValueError(f"{', '.join(options)}: not for the experiment {of.experiment} ({error})") from error
+
+
+def _holds(path: Path, weights: Mapping[str, Tensor]) -> bool:
+    """Whether the file has just these weights, to the precision that it stores them in."""
+    if not path.exists():
+        return False
+    stored, _ = load_tensors(path)
+    return stored.keys() == weights.keys() and all(
+        torch.equal(tensor, weights[name].cpu().to(tensor.dtype)) for name, tensor in stored.items()
+    )
+
+
+def _as_json(value: Any) -> Any:
+    """An option of a measure as a result holds it."""
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 
 def _about(of: Recipe, seed: int, images: Dataset) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class CorruptFile(ValueError):
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Call `write(temporary path)` in the same folder, then rename: readers see the old file or the new one, never a part.
 
-    Raises PermissionError or OSError, with the folder named, where it cannot be written.
+    Raises OSError, with the folder or the file named, where it cannot be written.
     """
     path = Path(path)
     try:
@@ -45,6 +45,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(temporary)
         temporary.chmod(0o644)
         os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"cannot write {path}: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -63,9 +63,11 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+            if not isinstance(value := getattr(self, name), int) or value < 1:
+                raise ValueError(f"{name}: expected a whole number, at least 1, got {value!r}")
         for name, values in (("learning_rates", self.learning_rates), ("updates", self.updates)):
+            if not isinstance(values, Mapping):
+                raise ValueError(f"{name}: expected a number for each player, by name, got {values!r}")
             for player, value in values.items():
                 if not value > 0:
                     raise ValueError(f"{name}[{player!r}]: expected a positive number, got {value}")
@@ -128,7 +130,7 @@ def train(
     play = _Play(game, config, fabric, folder, {**_identity(game, data, config), **(began_as or {})})
     play.resume()
     hidden = None if progress and fabric.is_global_zero else True  # None: shown on a terminal only
-    bar = tqdm(total=config.steps, initial=play.step, disable=hidden, unit="step")
+    bar = tqdm(total=config.steps, initial=play.step, disable=hidden, unit="step", desc=data.name)
     # The global generators are seeded at every step; the caller's are given back as they were.
     with torch.random.fork_rng([fabric.device] if fabric.device.type == "cuda" else []), bar:
         while play.step < config.steps:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,7 +30,7 @@ from avb_core.networks import MLP, ConvolutionalDecoder
 from avb_core.posteriors import ExplicitPosterior
 from avb_core.runs import CorruptFile, load_tensors, read_json, read_json_lines, save_tensors
 from avb_core.testbeds import EightSchools
-from avb_core.training import TrainingConfig, train
+from avb_core.training import TrainingConfig, WrongCheckpoint, train
 
 ROOT = Path(__file__).parents[1]
 
@@ -500,6 +501,75 @@ def test_a_result_left_by_another_run_is_not_passed_off(small, tmp_path):
     (tmp_path / "checkpoint.safetensors").unlink()
     result = recipes.run(recipes.recipe("four_points", "vae", "quick"), 1, tmp_path)
     assert result["seed"] == 1 and read_json(tmp_path / "result.json")["seed"] == 1
+
+
+def test_a_result_is_kept_for_its_own_weights_and_measure_only(small, tmp_path):
+    """Not for another training of the same recipe, nor for another question."""
+    of, model = recipes.recipe("four_points", "vae", "quick"), tmp_path / "model.safetensors"
+    first = recipes.run(of, 0, tmp_path)
+    assert recipes.run(of, 0, tmp_path) == first
+    altered = {name: tensor + 1 for name, tensor in load_tensors(model)[0].items()}
+    save_tensors(model, altered, {})
+    again = recipes.run(of, 0, tmp_path)
+    assert again["measured"] == first["measured"] and again["provenance"]["finished"]
+    assert all(not torch.equal(tensor, altered[name]) for name, tensor in load_tensors(model)[0].items())
+
+    of, folder = recipes.recipe("mnist", "vae", "quick"), tmp_path / "mnist"
+    for images in (6, 9):
+        result = recipes.run(of, 0, folder, measuring={"images": images, "annealed": 0})
+        assert result["measured"]["images"] == images == read_json(folder / "result.json")["measuring"]["images"]
+    assert recipes.run(of, 0, folder)["measured"]["images"] == 20
+
+
+def test_one_experiment_does_not_go_on_with_another_s_run(small, tmp_path):
+    """Two posteriors to infer have the same networks, data and settings; they are not the same."""
+    of = recipes.Recipe(
+        "eight_schools",
+        "vae",
+        "quick",
+        {"architecture": "no_image", "widths": [4], "latent_dim": 10, "steps": 2, "batch_size": 4}
+        | {"learning_rates": {"model": 1e-3}},
+    )
+    recipes.run(of, 0, tmp_path)
+    with pytest.raises(WrongCheckpoint, match="experiment: eight_schools there, eight_schools_centred here"):
+        recipes.run(replace(of, experiment="eight_schools_centred"), 0, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "setting, told",
+    [
+        ("seed=3", "setting: expected one of "),
+        ("steps=10.5", "steps: expected a whole number, at least 1, got 10.5"),
+        ("batch_size=64.0", "batch_size: expected a whole number, at least 1, got 64.0"),
+        ("learning_rates=0.1", "learning_rates: expected a number for each player, by name, got 0.1"),
+    ],
+)
+def test_a_setting_of_another_kind_is_refused_in_a_line(small, setting, told, tmp_path):
+    line = refused("train", "four_points", "--accelerator", "cpu", "--set", setting, "--out", tmp_path / "run")
+    assert line.startswith(told) and not (tmp_path / "run").exists()
+
+
+def test_an_unknown_architecture_is_refused():
+    with pytest.raises(ValueError, match="^architecture: expected one of .*no_image, got 'transformer'"):
+        recipes.recipe("celeba", "vae", "cpu", {"architecture": "transformer"})
+
+
+def test_what_a_run_cannot_do_is_refused_before_it_begins(small, tmp_path):
+    arguments = ("train", "mnist", "--accelerator", "cpu", "--out", tmp_path / "run")
+    assert refused(*arguments, "--precision", "bf16-true").startswith("precision: expected one of 32-true, bf16-mixed")
+    assert not (tmp_path / "run").exists()
+    assert invoke(*arguments, "--annealed", 0).exit_code == 0
+    assert refused("evaluate", tmp_path / "run", "--accelerator", "cpu", "--annealed", 1).startswith(
+        "annealed: expected "
+    )
+    assert (
+        invoke(
+            "evaluate", tmp_path / "run", "--accelerator", "cpu", "--annealed", 0, "--out", tmp_path / "out"
+        ).exit_code
+        == 0
+    )
+    line = refused("evaluate", tmp_path / "out", "--accelerator", "cpu")
+    assert line.endswith("not the result of a training, it has no settings")
 
 
 def test_the_command_line_trains_and_then_loads(small, tmp_path):
