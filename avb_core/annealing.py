@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from avb_core._validate import require_no_nan, require_positive
 from avb_core.decoders import Likelihood
 from avb_core.gaussian import log_prob_standard_normal
 
@@ -21,6 +22,9 @@ LogDensity = Callable[[Tensor], Tensor]
 
 # Hamiltonian Monte Carlo is most efficient near this acceptance (Neal, 2011; Beskos et al., 2013).
 TARGET_ACCEPTANCE = 0.65
+
+# A trajectory that gets so many of the start's standard deviations away is refused: reversed, it would be refused as well.
+FAR = 1e6
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def ais_log_likelihood(
     are fixed, without which the weights would not be exact. `posterior_sample` is one z ~ p(z | x) for each image, as is known
     for simulated data: chains led backwards from it give `upper`. Memory grows with chains × images; split x if it is too much.
 
-    Raises ValueError for shapes that do not fit.
+    Raises ValueError for shapes that do not fit, a start with a standard deviation of 0 or less, or NaN in it.
     """
     annealing = annealing or Annealing()
     shape = (len(x), latent_dim)
@@ -83,6 +87,8 @@ def ais_log_likelihood(
     for name, tensor in (("start mean", mean), ("start std", std), ("posterior_sample", posterior_sample)):
         if tensor is not None and tensor.shape != shape:
             raise ValueError(f"{name}: expected shape (batch, latent_dim) = {shape}, got {tuple(tensor.shape)}")
+    require_no_nan("start mean", mean)
+    require_positive("start std", std)
     mean, std = mean.to(x), std.to(x)
     log_scale = std.log().sum(-1)
 
@@ -160,14 +166,17 @@ def _transition(
     momentum = torch.randn_like(u)
     value, gradient = value_and_gradient(u)
     proposal, moving, at_proposal = u, momentum, value
+    flew_off = torch.zeros_like(value, dtype=torch.bool)
     for _ in range(leapfrog):
         moving = moving + 0.5 * step * gradient
         proposal = proposal + step * moving
+        flew_off |= ~(proposal.abs() <= FAR).all(-1)  # NaN too
+        # It goes on from where it began, for densities are not asked about infinity.
+        proposal = torch.where(flew_off[..., None], u, proposal)
         at_proposal, gradient = value_and_gradient(proposal)
         moving = moving + 0.5 * step * gradient
     energy = value - 0.5 * momentum.square().sum(-1)
     log_acceptance = at_proposal - 0.5 * moving.square().sum(-1) - energy
-    # A trajectory that flew off to infinity is refused like any bad proposal.
-    log_acceptance = log_acceptance.nan_to_num(nan=-math.inf).clamp(max=0)
+    log_acceptance = log_acceptance.nan_to_num(nan=-math.inf).clamp(max=0).masked_fill(flew_off, -math.inf)
     accept = torch.rand_like(log_acceptance).log() < log_acceptance
     return torch.where(accept[..., None], proposal, u), log_acceptance.exp().mean(0)

@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from PIL import Image
 
-from avb_core.data import DataMissing, Images, Split, cache_folder, data_folders, retrieve
+from avb_core.data import DataMissing, Images, Split, cache_folder, data_folders, require_split, retrieve
 from avb_core.runs import CorruptFile, read_json, write_atomically, write_json
 
 ZIP, PARTITION = "img_align_celeba.zip", "list_eval_partition.txt"
@@ -68,8 +69,7 @@ def celeba(split: Split) -> Images:
 
     Raises DataMissing, saying which files to put where, and CorruptFile where a file is not what it should be.
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split: expected 'train' or 'test', got {split!r}")
+    require_split(split)
     prepared = prepare(split)
     pixels = np.memmap(prepared.path, dtype=np.uint8, mode="c", shape=(prepared.images, PIXELS))
     source = "celebA, the middle 128×128 pixels at 64×64"
@@ -89,14 +89,24 @@ def prepare(split: str, progress: Callable[[int, int], None] = lambda done, tota
     about = array.with_suffix(".json")
     # What the array was made of: another zip, or other rows in the partition file, make another one.
     made_of = _digest_of([str((source / ZIP).stat().st_size), *names])
-    if about.exists() and (stored := read_json(about)).pop("made_of") == made_of:
-        prepared = Prepared(array, **stored)
-        if not array.is_file() or _digest_of_file(array) != prepared.digest:
-            raise CorruptFile(f"{array}: not the {prepared.images} images that were written; remove it and {about}")
-        return prepared
-    prepared = _write(source / ZIP, names, array, progress)
-    stored = {name: value for name, value in asdict(prepared).items() if name != "path"}
-    write_json(about, {"made_of": made_of, **stored})
+    if (prepared := _prepared_before(array, about, made_of)) is None:
+        array.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(array.with_suffix(".lock")):
+            # Whoever had the lock may have prepared them by now.
+            if (prepared := _prepared_before(array, about, made_of)) is None:
+                prepared = _write(source / ZIP, names, array, progress)
+                stored = {name: value for name, value in asdict(prepared).items() if name != "path"}
+                write_json(about, {"made_of": made_of, **stored})
+    return prepared
+
+
+def _prepared_before(array: Path, about: Path, made_of: str) -> Prepared | None:
+    """What was prepared of these files, checked, if it was."""
+    if not about.exists() or (stored := read_json(about)).pop("made_of") != made_of:
+        return None
+    prepared = Prepared(array, **stored)
+    if not array.is_file() or _digest_of_file(array) != prepared.digest:
+        raise CorruptFile(f"{array}: not the {prepared.images} images that were written; remove it and {about}")
     return prepared
 
 
@@ -198,7 +208,10 @@ def _names(folder: Path, split: str) -> list[str]:
     ):
         if strange:
             raise CorruptFile(f"{folder / ZIP}: {len(strange)} entries are {what}, such as {strange[0]!r}")
-    return [entry for entry in entries if partition[entry.removeprefix(INSIDE)] == SPLITS[split]]
+    names = [entry for entry in entries if partition[entry.removeprefix(INSIDE)] == SPLITS[split]]
+    if not names:
+        raise CorruptFile(f"{folder / ZIP}: none of its {len(entries)} entries belongs to the {split} images")
+    return names
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str]]:

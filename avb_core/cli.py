@@ -11,7 +11,6 @@ import typer
 from lightning_fabric import Fabric
 
 from avb_core import data, recipes
-from avb_core.annealing import Annealing
 from avb_core.celeba import fetch_celeba
 from avb_core.runs import CorruptFile, read_json
 from avb_core.training import TrainingDiverged, WrongCheckpoint
@@ -95,11 +94,10 @@ def evaluate(
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Measure a finished run anew from its weights, beside what is stored of it."""
-    annealing = None if temperatures is None else Annealing(temperatures)
     try:
         _require(accelerator)
         device = Fabric(accelerator=accelerator, devices=1).device
-        options = _given(images=images, annealed=annealed, annealing=annealing, inception=inception)
+        options = _given(images=images, annealed=annealed, temperatures=temperatures, inception=inception)
         measured = recipes.evaluate(folder, on=on, out=out, device=device, **options)
         stored = read_json(folder / "result.json")["measured"]
     except (ValueError, OSError, CorruptFile) as error:
@@ -127,7 +125,9 @@ def halve(
 
 
 def _require(accelerator: str) -> None:
-    """Raise ValueError where PyTorch has no such device here."""
+    """Raise ValueError for a kind of device that is not known, or that PyTorch does not have here."""
+    if accelerator not in {"auto", "cpu", "cuda", "gpu"}:
+        raise ValueError(f"accelerator: expected auto, cpu or cuda, got {accelerator!r}")
     if accelerator in {"cuda", "gpu"} and not torch.cuda.is_available():
         raise ValueError(f"accelerator: PyTorch finds no CUDA device here, got {accelerator!r}; take auto or cpu")
 

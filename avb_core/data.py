@@ -91,6 +91,8 @@ class Images:
             raise ValueError(
                 f"pixels: expected uint8 of shape (n, pixels), got {self.pixels.dtype} {tuple(self.pixels.shape)}"
             )
+        if not len(self.pixels):
+            raise ValueError("pixels: expected at least one image, got none")
         if self.pixels.shape[1] != math.prod(self.shape):
             raise ValueError(f"shape: {self.shape} does not fit images of {self.pixels.shape[1]} pixels")
         if self.binarization not in ("none", "dynamic"):
@@ -109,7 +111,9 @@ class Images:
         return replace(self, pixels=self.pixels.to(device))
 
     def first(self, n: int) -> "Images":
-        """The first n images."""
+        """The first n images, of those that there are. Raises ValueError for n < 1."""
+        if n < 1:
+            raise ValueError(f"n: expected at least 1 image, got {n}")
         labels = None if self.labels is None else self.labels[:n]
         return replace(self, pixels=self.pixels[:n], labels=labels, known_digest="")
 
@@ -172,7 +176,7 @@ def digits(split: Split) -> Images:
     """scikit-learn's handwritten digits, 8×8: 1,500 for training and 297 for test, binarized at every use."""
     from sklearn.datasets import load_digits
 
-    _require_split(split)
+    require_split(split)
     values, labels = load_digits(return_X_y=True)
     part = slice(0, 1500) if split == "train" else slice(1500, None)
     pixels = torch.from_numpy(np.round(values[part] * (255 / 16)).astype(np.uint8))
@@ -185,7 +189,7 @@ def mnist(split: Split) -> Images:
 
     Raises DataMissing where the files are not found, CorruptFile where one is not what it should be.
     """
-    _require_split(split)
+    require_split(split)
     stem = "train" if split == "train" else "t10k"
     images = read_idx(_find_mnist(f"{stem}-images-idx3-ubyte.gz"), axes=3)
     labels = read_idx(_find_mnist(f"{stem}-labels-idx1-ubyte.gz"), axes=1)
@@ -200,7 +204,7 @@ def binarized_mnist(split: Split) -> Images:
     of test images has all zeros first, then all ones, and so on; they are returned in a fixed random order, so that the first
     few are a sample of all. Raises DataMissing where the files are not found, CorruptFile where one is not what it should be.
     """
-    _require_split(split)
+    require_split(split)
     if split == "train":
         pixels = torch.cat([_read_binarized("train"), _read_binarized("valid")])
     else:
@@ -338,6 +342,7 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("avb_core"))
 
 
-def _require_split(split: str) -> None:
+def require_split(split: str) -> None:
+    """Raise ValueError unless the split is train or test."""
     if split not in ("train", "test"):
         raise ValueError(f"split: expected 'train' or 'test', got {split!r}")

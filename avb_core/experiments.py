@@ -148,7 +148,7 @@ def measure_images(
     k: int = IMPORTANCE_SAMPLES,
     images: int = 1000,
     annealed: int = 20,
-    annealing: Annealing | None = None,
+    temperatures: int = 500,
 ) -> Measured:
     """The log-likelihood of test images, with bounds on it, their reconstruction, and their codes' width.
 
@@ -194,7 +194,7 @@ def measure_images(
         "kl_knn": kl_nearest_neighbour(some, torch.randn_like(some)),
     }
     if annealed:
-        annealing = annealing or Annealing()
+        annealing = Annealing(temperatures)
         values["ais"], _ = _anneal(game, x[:annealed], annealing)
         # Images of the model's own, and with them codes that are exact samples of the posterior.
         own_codes = torch.randn_like(z[:annealed])
@@ -308,7 +308,7 @@ def measure_pictures(
     images: int = 500,
     bounded: int = 32,
     annealed: int = 4,
-    annealing: Annealing | None = None,
+    temperatures: int = 100,
     fitting: int = 100,
     inception: Path | None = None,
 ) -> Measured:
@@ -352,7 +352,7 @@ def measure_pictures(
     values["mse_linear"] = principal_components_error(x, _batch(train, game, 4000), z.shape[-1])
     measured: dict[str, Any] = {"images": len(x), "bounded": min(bounded, len(x)), "importance_samples": k}
     if isinstance(game.decoder, Likelihood):
-        bounds = _bounds_on_pictures(game, x[:bounded], k, annealed, annealing or Annealing(100, 2, 4), fitting)
+        bounds = _bounds_on_pictures(game, x[:bounded], k, annealed, Annealing(temperatures, 2, 4), fitting)
         if isinstance(game, AVB):
             bounds["elbo_of_critic"] = game.decoder.log_prob(x[:bounded], z[:bounded]) - game.log_ratio(
                 x[:bounded], z[:bounded]

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from avb_core.data import Images, Split
+from avb_core.data import Images, Split, require_split
 
 SIDE = 64
 ATTRIBUTES = ("pose", "smile", "hair_length", "hair_colour", "skin", "light", "glasses", "eyes", "background")
@@ -41,6 +41,7 @@ def faces(split: Split, n: int | None = None) -> Images:
 
 def attributes_of(split: Split) -> Float[Tensor, "n attributes"]:
     """The attributes of the faces of a split, in the order of `ATTRIBUTES`."""
+    require_split(split)
     seed, n = (0, 20_000) if split == "train" else (1, 2_000)
     uniform = np.random.default_rng(seed).uniform(-1, 1, (n, len(ATTRIBUTES)))
     return torch.from_numpy(uniform).float()

@@ -39,7 +39,7 @@ def sliced_wasserstein(
     a loss of contrast, and with it blur; and they stop at 16×16, where no patch sees a whole face.
 
     It is 0 for the same law, but not for finite samples of it: hold it against that of as many other real pictures. Raises
-    ValueError for sets of different sizes, a shape that does not fit, or NaN.
+    ValueError for sets of different sizes, a shape that does not fit, reference pictures that do not vary, or NaN.
     """
     for name, pictures in (("generated", generated), ("reference", reference)):
         require_no_nan(name, pictures)
@@ -54,6 +54,8 @@ def sliced_wasserstein(
         places = _places(real, patches, random)
         ours, real = _patches(ours, places), _patches(real, places)
         mean, std = real.mean((0, 2), keepdim=True), real.std((0, 2), keepdim=True)
+        if not (std > 0).all():
+            raise ValueError(f"reference: expected pictures that vary in every colour and at every scale of {shape}")
         direction = torch.randn(real[0].numel(), projections, generator=random).to(real)
         direction /= direction.norm(dim=0)
         sorted_ours, sorted_real = (((each - mean) / std).flatten(1) @ direction for each in (ours, real))

@@ -194,9 +194,9 @@ def evaluate(
     """Measure the finished run in `folder` anew from its stored weights and settings, and return what was measured.
 
     `on` names an experiment with data of the same size, whose measure and test data take the place of the run's own.
-    `options` are those of the measure: for images, how many of them (`images`, `annealed`) and how (`annealing`). The folder
-    `out` gets a `result.json`, and a `per_image.safetensors` where each image is measured; without it nothing is written. What
-    a critic believes is left out, for critics are not stored.
+    `options` are those of the measure: for images, how many (`images`, `annealed`) and the `temperatures` of annealing. The
+    folder `out` gets a `result.json`, and a `per_image.safetensors` where each image is measured; without one nothing is kept.
+    What a critic believes is left out, for critics are not stored.
 
     Raises FileNotFoundError or CorruptFile where result or weights are missing or altered, and ValueError for an unknown
     experiment, one whose data the weights do not fit, an option that it does not have, or an `out` that holds a result.
@@ -316,6 +316,8 @@ def _holds(path: Path, weights: Mapping[str, Tensor]) -> bool:
 
 def _as_json(value: Any) -> Any:
     """An option of a measure as a result holds it."""
+    if isinstance(value, Path):
+        return str(value)
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
 

@@ -44,6 +44,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write(temporary)
         temporary.chmod(0o644)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())  # the name may otherwise reach the disk before the content does
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         raise OSError(f"cannot write {path}: {error}") from error

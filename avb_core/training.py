@@ -209,16 +209,23 @@ class _Play:
             with self.fabric.autocast():
                 loss = self.game.loss(player, x)
         except NotANumber as error:
-            self._raise_if_diverged()
-            raise TrainingDiverged(self._divergence(f"NaN ({error})", player, self.step)) from error
-        loss.backward(inputs=parameters)
-        loss = loss.detach()
+            if self.fabric.world_size == 1:
+                self._raise_if_diverged()
+                raise TrainingDiverged(self._divergence(f"NaN ({error})", player, self.step)) from error
+            # The others wait for this process's share: it gives them NaN, with which all stop when they next look.
+            loss = torch.tensor(math.nan, device=self.fabric.device)
+            for parameter in parameters:
+                parameter.grad = torch.full_like(parameter, math.nan)
+        else:
+            loss.backward(inputs=parameters)
+            loss = loss.detach()
         if self.fabric.world_size > 1:
             # The loss too: all processes log the same figures, and stop together where one of them has diverged.
             loss = self._mean_over_processes(loss)
             for parameter in parameters:
-                if parameter.grad is not None:
-                    parameter.grad.copy_(self._mean_over_processes(parameter.grad))
+                if parameter.grad is None:  # another process may have one to give
+                    parameter.grad = torch.zeros_like(parameter)
+                parameter.grad.copy_(self._mean_over_processes(parameter.grad))
         self.losses.append((self.step, player, loss))
 
     def _mean_over_processes(self, tensor: Tensor) -> Tensor:
@@ -284,9 +291,11 @@ class _Play:
 
     def save(self) -> None:
         path = self._path("checkpoint.safetensors")
-        if path is None or not self.fabric.is_global_zero:
+        if path is None:
             return
-        self._raise_if_diverged()
+        self._raise_if_diverged()  # in all processes, or the others would wait for this one
+        if not self.fabric.is_global_zero:
+            return
         tensors = {f"game/{name}": tensor for name, tensor in self.game.state_dict().items()}
         if self.averaged is not None:
             tensors |= {f"averaged/{name}": tensor for name, tensor in self.averaged.state_dict().items()}

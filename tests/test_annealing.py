@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from avb_core._validate import require_no_nan
 from avb_core.annealing import Annealing, ais_log_likelihood
 from avb_core.decoders import BernoulliDecoder, GaussianDecoder
 from avb_core.evaluation import log_likelihood_quadrature
@@ -78,6 +79,25 @@ def test_a_nonlinear_decoder_by_quadrature():
     assert (bounds.lower - truth).abs().max() < 0.1
 
 
+def test_a_trajectory_that_flies_off_is_refused():
+    """Steep walls throw chains to infinity, where nobody asks the decoder; the bound stays one on log p(x)."""
+
+    class Walled(GaussianDecoder):
+        def log_prob(self, x, z):
+            require_no_nan("z", z)
+            return super().log_prob(x, z) - 1e30 * (z[..., 0].abs() - 1.5).relu().square()
+
+    torch.manual_seed(0)
+    decoder = Walled(nn.Linear(1, 1), std=1.0)
+    nn.init.constant_(decoder.network.weight, 0.0)
+    x = torch.randn(4, 1)
+    bounds = ais_log_likelihood(decoder, x, 1, Annealing(temperatures=100, leapfrog=3, chains=64))
+    # The image does not depend on z: p(x) is the Gaussian's, times the share of the prior between the walls.
+    between = math.log(math.erf(1.5 / math.sqrt(2)))
+    truth = decoder.log_prob(x, torch.zeros(4, 1)) + between
+    torch.testing.assert_close(bounds.lower, truth.detach().double(), rtol=0, atol=0.15)
+
+
 def test_the_decoder_is_left_as_it_was():
     decoder, _, x, _, _ = linear_model(2)
     decoder.network.bias.requires_grad_(False)
@@ -93,5 +113,9 @@ def test_bad_input_is_named():
             Annealing(**{name: 0})
     with pytest.raises(ValueError, match="^start mean: expected shape"):
         ais_log_likelihood(decoder, x, 2, start=(fit[0][:1], fit[1]))
+    with pytest.raises(ValueError, match="^start std: expected positive entries, got 0"):
+        ais_log_likelihood(decoder, x, 2, start=(fit[0], 0 * fit[1]))
+    with pytest.raises(ValueError, match="^start mean: expected numbers, got 8 NaN"):
+        ais_log_likelihood(decoder, x, 2, start=(math.nan * fit[0], fit[1]))
     with pytest.raises(ValueError, match="^posterior_sample: expected shape"):
         ais_log_likelihood(decoder, x, 2, posterior_sample=z[0])

@@ -3,6 +3,7 @@
 import io
 import os
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -203,3 +204,23 @@ def test_the_true_files(tmp_path, monkeypatch):
     assert (prepared.images, prepared.unreadable, prepared.wrong_size) == (300, 0, 0)
     middle = celeba("train").batch(torch.arange(300)).reshape(-1, 3, 64, 64)[:, :, 24:40, 24:40].mean((0, 2, 3))
     assert middle[0] > middle[1] > middle[2]
+
+
+def test_a_zip_without_images_of_a_split_is_named(official):
+    official(n=4)  # the fifth would be the first for test
+    assert prepare("train").images == 4
+    with pytest.raises(CorruptFile, match="none of its 4 entries belongs to the test images"):
+        prepare("test")
+
+
+def test_two_at_once_prepare_the_images_once(official, monkeypatch):
+    official()
+    decoded = []
+    decode = module._decode_block
+    monkeypatch.setattr(
+        module, "_decode_block", lambda archive, names, part: (decoded.extend(names), decode(archive, names, part))
+    )
+    with ThreadPoolExecutor(4) as pool:
+        prepared = list(pool.map(prepare, ["train"] * 4))
+    assert len({each.digest for each in prepared}) == 1 and prepared[0].images == 16
+    assert len(decoded) == 16

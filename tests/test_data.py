@@ -378,6 +378,9 @@ def test_first():
     few = grey().first(3)
     assert len(few) == len(few.labels) == 3 and torch.equal(few.pixels, grey().pixels[:3])
     assert len(grey().first(100)) == 4
+    for n in (0, -1):
+        with pytest.raises(ValueError, match=f"n: expected at least 1 image, got {n}"):
+            grey().first(n)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,8 @@ def test_attributes_that_make_no_sense(bad):
 
 
 def test_what_is_asked_for_wrongly():
-    with pytest.raises(ValueError, match="^split: "):
-        faces("valid")
+    for function in (faces, attributes_of):
+        with pytest.raises(ValueError, match="^split: expected 'train' or 'test', got 'valid'"):
+            function("valid")
     with pytest.raises(ValueError, match="^n: "):
         faces("test", 0)

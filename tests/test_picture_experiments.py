@@ -12,7 +12,6 @@ from torch.nn.functional import avg_pool2d, interpolate
 from typer.testing import CliRunner
 
 from avb_core import cli, data, experiments, recipes
-from avb_core.annealing import Annealing
 from avb_core.bounds import bits_per_dimension
 from avb_core.celeba import celeba
 from avb_core.critics import PairCritic
@@ -220,7 +219,7 @@ def tiny(tmp_path, monkeypatch):
     monkeypatch.setitem(experiments.EXPERIMENTS, "faces", experiments.on_pictures(few_faces, attributes_of))
 
 
-MEASURING = {"k": 3, "images": 20, "bounded": 3, "annealed": 2, "annealing": Annealing(3, 1, 2), "fitting": 4}
+MEASURING = {"k": 3, "images": 20, "bounded": 3, "annealed": 2, "temperatures": 3, "fitting": 4}
 
 
 @pytest.mark.parametrize("game", ["vae", "avb"])
@@ -298,6 +297,13 @@ def test_the_command_line_takes_the_weights_of_inception(tiny, small_inception, 
     figures, stored = line.removeprefix("frechet_inception_distance ").split("   stored: ")
     figures = json.loads(figures)
     assert stored == "–" and figures["pictures"] == 20 and min(figures["generated"], figures["floor"]) > 0
+    measuring = {**MEASURING, "inception": path}
+    result = recipes.run(recipes.recipe("faces", "vae", "quick"), 0, tmp_path / "while training", measuring=measuring)
+    assert result["measured"]["frechet_inception_distance"].keys() == figures.keys()
+    assert (
+        recipes.run(recipes.recipe("faces", "vae", "quick"), 0, tmp_path / "while training", measuring=measuring)
+        == result
+    )
     monkeypatch.setattr(experiments, "decoded", None)
     for weights, said in ((tmp_path / "none.pth", "cannot read"), (tmp_path / "run" / "result.json", "is damaged")):
         refused = evaluated(tmp_path / "run", *options, weights)

@@ -129,6 +129,8 @@ def test_what_the_distance_cannot_compare_is_refused():
         sliced_wasserstein(x[:, :48], x[:, :48], (3, 4, 4))
     with pytest.raises(ValueError, match="^generated: .*NaN"):
         sliced_wasserstein(x * float("nan"), x, (3, 8, 8))
+    with pytest.raises(ValueError, match="^reference: expected pictures that vary"):
+        sliced_wasserstein(x, torch.full_like(x, 0.5), (3, 8, 8))
 
 
 def test_sharpness_by_scipy_and_falls_with_blur(real):

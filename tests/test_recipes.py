@@ -21,7 +21,6 @@ from torch.distributions import MultivariateNormal
 from typer.testing import CliRunner
 
 from avb_core import cli, data, evaluation, experiments, models, recipes
-from avb_core.annealing import Annealing
 from avb_core.data import DataMissing
 from avb_core.decoders import BernoulliDecoder, TargetLikelihood
 from avb_core.experiments import per_image_of
@@ -93,7 +92,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "BOOK", book)
     for measure, few in (
         (experiments.measure_four_points, (2, 400)),
-        (experiments.measure_images, (5, 20, 4, Annealing(3, 1, 2))),
+        (experiments.measure_images, (5, 20, 4, 3)),
         (experiments.measure_target, (200, 2)),
     ):
         monkeypatch.setattr(measure.__wrapped__, "__defaults__", few)  # within no_grad's wrapper
@@ -557,6 +556,8 @@ def test_an_unknown_architecture_is_refused():
 def test_what_a_run_cannot_do_is_refused_before_it_begins(small, tmp_path):
     arguments = ("train", "mnist", "--accelerator", "cpu", "--out", tmp_path / "run")
     assert refused(*arguments, "--precision", "bf16-true").startswith("precision: expected one of 32-true, bf16-mixed")
+    line = refused("train", "mnist", "--accelerator", "tpu", "--out", tmp_path / "run")
+    assert line == "accelerator: expected auto, cpu or cuda, got 'tpu'"
     assert not (tmp_path / "run").exists()
     assert invoke(*arguments, "--annealed", 0).exit_code == 0
     assert refused("evaluate", tmp_path / "run", "--accelerator", "cpu", "--annealed", 1).startswith(

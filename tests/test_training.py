@@ -622,11 +622,12 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 from torch import nn
+from avb_core._validate import NotANumber
 from avb_core.data import Images
 from avb_core.games import AVB, VAE
 from avb_core.games.game import Game
 from avb_core.runs import save_tensors, write_json
-from avb_core.training import TrainingConfig, train
+from avb_core.training import TrainingConfig, TrainingDiverged, train
 sys.path.insert(0, str(Path(sys.argv[1]) / "tests"))
 
 class Reconstruction(Game):
@@ -663,6 +664,24 @@ def main(out, devices):
         train(build_avb(), data, TrainingConfig(10, 9, {"critic": 1e-2, "model": 1e-2}), fabric=fabric)
     except ValueError as error:
         write_json(out / f"odd-{devices}-{fabric.global_rank}.json", str(error))
+    if devices == 1:
+        return
+
+    class Fails(Reconstruction):
+        '''NaN in one process alone.'''
+        moves = 0
+        def encoder_loss(self, x):
+            self.moves += 1
+            if fabric.global_rank == 1 and self.moves > 12:  # a decoder's loss is an encoder's too
+                raise NotANumber("mean: expected numbers")
+            return super().encoder_loss(x)
+
+    for every in (5, 4):  # whoever looks first: the log, or the checkpoint
+        how = TrainingConfig(20, 8, rates, log_every=9 - every, checkpoint_every=every)
+        try:
+            train(Fails(), Images("grey", pixels, (2, 2)), how, folder=out / f"fails-{every}", fabric=fabric)
+        except TrainingDiverged as error:
+            write_json(out / f"fails-{every}-{fabric.global_rank}.json", str(error))
 
 if __name__ == "__main__":
     main(Path(sys.argv[2]), int(sys.argv[3]))
@@ -697,3 +716,13 @@ def test_two_processes_agree_with_each_other_and_with_one(tmp_path):
     assert all(torch.equal(first[0][key], second[0][key]) for key in first[0])
     assert timeless(first[1]["metrics"]) == timeless(second[1]["metrics"])
     assert json.loads((tmp_path / "odd-2-1.json").read_text()).startswith("batch_size: expected a multiple of the 2")
+    # Where one process meets NaN, both stop there and name it.
+    for every in (4, 5):
+        for rank in (0, 1):
+            told = json.loads((tmp_path / f"fails-{every}-{rank}.json").read_text())
+            assert told == (
+                "the loss is nan for player 'encoder' at step 6; last good checkpoint: "
+                f"{tmp_path / f'fails-{every}' / CHECKPOINT}"
+            )
+        tensors, about = load_tensors(tmp_path / f"fails-{every}" / CHECKPOINT)
+        assert about["step"] == every and all(tensor.isfinite().all() for tensor in tensors.values())
