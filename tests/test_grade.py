@@ -114,12 +114,14 @@ def grader(small, tmp_path_factory):
 def submit(small, grader, tmp_path):
     """Grade a submission whose cells hold the given code; an answer that is not given stays as it was handed out."""
 
-    def submit(before: str = "", **answers: str):
+    def submit(before: str = "", after: str = "", **answers: str):
         notebook, _ = form(small, "release")
-        for cell in notebook.cells:
+        for index, cell in reversed(list(enumerate(notebook.cells))):
             id = cell.metadata.get("nbgrader", {}).get("grade_id")
             if id in answers:
                 cell.source = textwrap.dedent(answers[id])
+            if id == "square" and after:
+                notebook.cells.insert(index + 1, new_code_cell(textwrap.dedent(after)))
         if before:
             notebook.cells.insert(1, new_code_cell(textwrap.dedent(before)))
         path = tmp_path / "ada.ipynb"
@@ -136,7 +138,7 @@ NOISE = "def noise(n):\n    return torch.randn(n)"
 
 
 def said(mark) -> str:
-    return " ".join(line for _, line in mark.remarks)
+    return " ".join([*(line for _, line in mark.remarks), *mark.notes])
 
 
 # --- right and wrong --------------------------------------------------------------------------------------------------
@@ -177,8 +179,30 @@ def test_an_error_is_named_with_its_line(submit):
     assert "SyntaxError" in said(submit(square="def squares(x:\n")["square"])
 
 
-def test_one_part_s_error_does_not_cost_another_part_its_points(submit):
-    assert submit(square="raise ValueError('oops')", noise=NOISE)["noise"].points == 3
+@pytest.mark.parametrize(
+    "failing",
+    [
+        "raise ValueError('oops')",
+        RIGHT + "\nwhile True: pass",
+        RIGHT + "\nimport os; os._exit(0)",
+        RIGHT + "\nopen('/etc/a', 'w')",
+        "def squares(x):\n    while True: pass",
+        "",
+    ],
+)
+def test_an_answer_that_fails_does_not_cost_another_part_its_points(failing, submit):
+    """The later part runs with the model answer, and is told so if it uses it."""
+    marks = submit(
+        square=failing, noise="def noise(n):\n    return squares(torch.randn(n, 1)) ** 0.5 * (-1) ** torch.arange(n)"
+    )
+    assert (marks["square"].points, marks["noise"].points) == (0, 3)
+    assert marks["noise"].notes == ["Yours failed, so this ran with the model answer to square."]
+    assert submit(square=failing, noise=NOISE)["noise"].notes == []
+
+
+def test_the_time_that_earlier_answers_take_is_not_a_later_part_s(submit):
+    marks = submit(square=RIGHT + "\nimport time; time.sleep(1.4)", noise=NOISE + "\nimport time; time.sleep(1.2)")
+    assert [marks[part].points for part in ("square", "noise")] == [4, 3]
 
 
 def test_helpers_in_cells_of_one_s_own_are_found(submit):
@@ -188,6 +212,35 @@ def test_helpers_in_cells_of_one_s_own_are_found(submit):
         )["square"].points
         == 4
     )
+
+
+def test_helpers_may_stand_between_an_answer_and_its_check(submit):
+    square = "def squares(x): return helper(x).sum(-1)"
+    assert submit(square=square, after="def helper(x): return x ** 2")["square"].points == 4
+
+
+@pytest.mark.parametrize("failing", ["1 / 0", "while True: pass", "import os; os._exit(0)", "open('/etc/a', 'w')"])
+def test_cells_of_one_s_own_cost_no_points(failing, submit):
+    marks = submit(square=RIGHT, after=failing, noise=NOISE)
+    assert [marks[part].points for part in ("square", "noise")] == [4, 3]
+    assert failing == "1 / 0" or marks["square"].notes[0].startswith("Cells of your own were left out. With them: ")
+    assert not marks["noise"].notes
+
+
+def test_helpers_are_kept_beside_an_answer_that_never_ends(submit):
+    noise = "def noise(n): return helper(n)"
+    marks = submit(before="import torch\nhelper = torch.randn", square="while True: pass", noise=noise)
+    assert (marks["square"].points, marks["noise"].points) == (0, 3)
+
+
+def test_the_halves_of_a_cell_that_was_split_are_run_both(small, grader, tmp_path):
+    notebook, _ = form(small, "release")
+    index = next(index for index, cell in enumerate(notebook.cells) if cell.id == "part-square")
+    notebook.cells[index].source = "def squares(x): return helper(x).sum(-1)"
+    half = new_code_cell("def helper(x): return x ** 2", metadata=notebook.cells[index].metadata)
+    notebook.cells.insert(index, half)
+    nbformat.write(notebook, tmp_path / "ada.ipynb")
+    assert grader.grade(tmp_path / "ada.ipynb", "ada").marks[0].points == 4
 
 
 def test_a_cell_that_was_deleted(small, grader, tmp_path):

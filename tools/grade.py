@@ -11,12 +11,16 @@ import argparse
 import csv
 import html
 import json
+import re
 import subprocess
 import sys
+import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from symtable import symtable
 from typing import Any
 
 import nbformat
@@ -24,13 +28,24 @@ from nbformat import NotebookNode
 
 from avb_core.coursework import Verdict, checks_as_text, judge
 from avb_core.runs import write_atomically
-from tools.assignments import ASSIGNMENTS, Assignment, Part, all_assignments, probes_of, role_of, split_probes
+from tools.assignments import (
+    ASSIGNMENTS,
+    Assignment,
+    Part,
+    all_assignments,
+    model_answer,
+    probes_of,
+    role_of,
+    split_probes,
+)
 from tools.book import ROOT
 
 MEMORY = 3 * 2**30  # bytes that an answer may use beside what PyTorch takes
 LARGEST_NOTEBOOK = 20 * 2**20  # bytes
 # What no answer may read: model answers, checks, other submissions (added when known), and how it is judged.
 CLOSED = [ASSIGNMENTS, ROOT / "build", ROOT / "tools", ROOT / "tests", ROOT / ".git"]
+
+Cells = list[tuple[str, str]]  # name and code
 
 
 class Worker:
@@ -80,6 +95,7 @@ class Mark:
     points: int
     out_of: int
     remarks: Sequence[tuple[bool, str]]
+    notes: Sequence[str] = ()  # what to know that costs nothing
 
 
 @dataclass(frozen=True)
@@ -115,39 +131,71 @@ class Grader:
         assignment = self.assignments.get(notebook.metadata.get("avb", {}).get("assignment", path.stem))
         if assignment is None:
             return Grade(student, "", [], 0, f"It is of none of the assignments {', '.join(self.assignments)}.")
-        marks = [self.mark(assignment, part, notebook) for part in assignment.coded]
         by_hand = sum(part.points for part in assignment.parts if part not in assignment.coded)
-        return Grade(student, assignment.name, marks, by_hand)
+        return Grade(student, assignment.name, self.marks(assignment, notebook), by_hand)
 
-    def mark(self, assignment: Assignment, part: Part, notebook: NotebookNode) -> Mark:
-        """Run the submission up to a part and judge what its checks find."""
+    def marks(self, assignment: Assignment, notebook: NotebookNode) -> list[Mark]:
+        """Run the submission up to each part and judge what the part's checks find.
 
-        def nothing(why: str) -> Mark:
-            return Mark(part.id, part.title, 0, part.points, [(False, why)])
+        An answer that stopped its run, or gave nothing to judge, costs its own part only: later parts run with the model answer
+        in its place. It may have been a cell of the student's own that stopped the run, so there is a second one without
+        those cells that were never seen to end.
+        """
+        sections = _sections(assignment, notebook)
+        marks: list[Mark] = []
+        before: Cells = []
+        replaced: dict[str, str] = {}  # part → model answer
+        proven: set[str] = set()  # cells of a run that came to its end
+        took = 0.0  # seconds of the latest such run, which the next has to repeat
+        for part in assignment.coded:
+            own = f"part {part.id}"
+            notes: list[str] = []
+            cells = before + sections[part.id]
+            start = time.monotonic()
+            ran = self.run(assignment, part, cells, took)
+            without = [cell for cell in cells if not cell[0].startswith("own") or cell[0] in proven]
+            if (stopped := _stopped(ran)) and without != cells:
+                start = time.monotonic()
+                ran = self.run(assignment, part, without, took)
+                if not _stopped(ran):
+                    cells = without
+                    notes.append(f"Cells of your own were left out. With them: {stopped}")
+            if not _stopped(ran):
+                took = time.monotonic() - start
+                proven |= {name for name, _ in cells}
+            later = "\n".join([*(code for _, code in cells), *(check.code for check in part.checks)])
+            if used := [id for id, model in replaced.items() if _defines_one_of(model, later.split(model)[-1])]:
+                notes.append(f"Yours failed, so this ran with the model answer to {', '.join(used)}.")
+            mark, failed = self.judge(assignment, part, dict(cells)[own], ran, notes)
+            marks.append(mark)
+            if failed:
+                replaced[part.id] = model_answer(assignment, part.id)
+                cells = [(name, replaced[part.id] if name == own else code) for name, code in cells]
+            before = cells
+        return marks
 
-        cells = _cells_up_to(assignment, part.id, notebook)
-        own = f"part {part.id}"
-        if own not in dict(cells):
-            return nothing("The cell for this answer is not in the notebook.")
-        probes = probes_of(assignment, part)
-        ran = self.worker.run(
+    def run(self, assignment: Assignment, part: Part, cells: Cells, took: float) -> dict[str, Any]:
+        """What the worker finds; `took` seconds are for the cells of earlier parts."""
+        return self.worker.run(
             {
                 "cells": cells,
-                "probes": [probe.code for probe in probes],
-                "seconds": part.seconds,
+                "probes": [probe.code for probe in probes_of(assignment, part)],
+                "seconds": part.seconds + round(took),
                 "bytes": MEMORY,
                 "closed": self.closed,
                 "files": {"checks.json": checks_as_text(split_probes(assignment)[0])},
             }
         )
-        if ran["forbidden"]:
-            return nothing(
-                f"It tried {ran['forbidden'][0]}. That is not allowed, and there are no points for this part."
-            )
-        if ran["ended"]:
-            return nothing(ran["ended"])
-        if own in ran["errors"]:
-            ran["found"] = [ran["errors"][own]] * len(probes)
+
+    def judge(
+        self, assignment: Assignment, part: Part, answer: str, ran: dict[str, Any], notes: Sequence[str]
+    ) -> tuple[Mark, bool]:
+        """The mark for a part, and whether its answer failed: gave nothing that could be judged."""
+        if stopped := _stopped(ran) if answer.strip() else "The cell for this answer is empty, or not in the notebook.":
+            return Mark(part.id, part.title, 0, part.points, [(False, stopped)], notes), True
+        probes = probes_of(assignment, part)
+        if error := ran["errors"].get(f"part {part.id}"):
+            ran["found"] = [error] * len(probes)
         verdicts = [judge(probe, found) for probe, found in zip(probes, ran["found"], strict=True)]
         passed = {
             hidden: all(v.passed for v, c in zip(verdicts, part.checks, strict=True) if c.hidden == hidden)
@@ -155,7 +203,21 @@ class Grader:
         }
         points = part.visible_points * passed[False]
         points += (part.points - part.visible_points) * (passed[False] and passed[True])
-        return Mark(part.id, part.title, points, part.points, _remarks(part, verdicts))
+        failed = all(isinstance(found, str) for found in ran["found"])
+        return Mark(part.id, part.title, points, part.points, _remarks(part, verdicts), notes), failed
+
+
+def _stopped(ran: dict[str, Any]) -> str:
+    """Why a run did not come to its end; empty if it did."""
+    if ran["forbidden"]:
+        return f"It tried {ran['forbidden'][0]}. That is not allowed."
+    return ran["ended"]
+
+
+def _defines_one_of(code: str, later: str) -> bool:
+    """Whether later code names something that a cell defines."""
+    symbols = symtable(code, "<answer>", "exec").get_symbols()
+    return any(re.search(rf"\b{symbol.get_name()}\b", later) for symbol in symbols if symbol.is_assigned())
 
 
 def _remarks(part: Part, verdicts: Sequence[Verdict]) -> list[tuple[bool, str]]:
@@ -185,33 +247,46 @@ def _read_notebook(path: Path) -> NotebookNode:
     return notebook
 
 
-def _cells_up_to(assignment: Assignment, part: str, notebook: NotebookNode) -> list[tuple[str, str]]:
-    """Name and code of the cells to run for a part, in the order of the assignment.
+def _sections(assignment: Assignment, notebook: NotebookNode) -> dict[str, Cells]:
+    """The cells to run for each part, beyond those for the parts before it, in the order of the assignment.
 
-    Given cells are taken from the assignment, whatever became of them in the submission. Answers come from the submission, each
-    after the cells that its author put in front of it. Our checks are not run again.
+    Given cells are taken from the assignment, whatever became of them in the submission. Answers come from the submission, and
+    so do cells of the student's own: each follows the cell that it follows there. Our checks are not run again.
     """
-    answers: dict[str, list[tuple[str, str]]] = {}
-    extra: list[tuple[str, str]] = []
+    indices = range(len(assignment.notebook.cells))
+    known = {f"given_{index}" for index in indices}
+    known |= {f"{part.id}{tail}" for part in assignment.parts for tail in ("", "_checks", "_hidden")}
+    answers: dict[str, Cells] = {part.id: [] for part in assignment.coded}
+    own: defaultdict[str, Cells] = defaultdict(list)
+    place = ""
     for index, cell in enumerate(notebook.cells):
-        id = cell.metadata.get("nbgrader", {}).get("grade_id")
-        if cell.cell_type != "code":
-            continue
-        if id is None and "verify(" not in cell.source:
-            extra.append((f"extra cell {index + 1}", _without_magics(cell.source)))
-        elif id in {each.id for each in assignment.coded}:
-            answers[id] = [*extra, (f"part {id}", _without_magics(cell.source))]
-            extra = []
-    cells: list[tuple[str, str]] = []
+        id = _id(cell)
+        place = id if id in known else place
+        if cell.cell_type == "code":
+            named = (f"own cell {index + 1}", _without_magics(cell.source))
+            if id in answers:
+                answers[id].append(named)
+            elif not id and "verify(" not in cell.source:
+                own[place].append(named)
+    sections, section = {}, own[""]
     for index, cell in enumerate(assignment.notebook.cells):
         role, id = role_of(cell)
         if role == "part":
-            cells += answers.get(id, [])
-            if id == part:
-                break
-        elif cell.cell_type == "code" and role == "given":
-            cells.append((f"given {index + 1}", _without_magics(cell.source)))
-    return cells
+            # A cell that was split or copied keeps its id: the last is the answer.
+            *earlier, (_, answer) = answers[id] or [("", "")]
+            sections[id] = [*section, *earlier, (f"part {id}", answer), *own[id]]
+            section = own[f"{id}_checks"] + own[f"{id}_hidden"]
+        else:
+            if cell.cell_type == "code" and role == "given":
+                section.append((f"given {index + 1}", cell.source))
+            section += own[id or f"given_{index}"]
+    return sections
+
+
+def _id(cell: NotebookNode) -> str:
+    """The name under which a cell was handed out; empty for a cell of the student's own."""
+    mark = cell.metadata.get("nbgrader")
+    return str(mark.get("grade_id", "")) if isinstance(mark, dict) else ""
 
 
 def _without_magics(code: str) -> str:
@@ -248,6 +323,7 @@ def feedback_page(grade: Grade) -> str:
             f"<li class='{'yes' if passed else 'no'}'>{'✓' if passed else '✗'} {escape(remark)}</li>"
             for passed, remark in mark.remarks
         ]
+        lines += [f"<li>{escape(note)}</li>" for note in mark.notes]
         lines.append("</ul>")
     return "<!doctype html><meta charset='utf-8'>" + "\n".join(lines) + "\n"
 
@@ -262,7 +338,9 @@ def write_table(path: Path, assignment: Assignment, grades: Sequence[Grade]) -> 
             table.writerow(["student", *parts, "points", "out_of", "by_hand", "remarks"])
             for grade in grades:
                 remarks = "; ".join(
-                    f"{m.part}: {line}" for m in grade.marks for passed, line in m.remarks if not passed
+                    f"{mark.part}: {line}"
+                    for mark in grade.marks
+                    for line in (*(line for passed, line in mark.remarks if not passed), *mark.notes)
                 )
                 out_of = sum(mark.out_of for mark in grade.marks)
                 row = [
