@@ -243,6 +243,34 @@ def test_the_halves_of_a_cell_that_was_split_are_run_both(small, grader, tmp_pat
     assert grader.grade(tmp_path / "ada.ipynb", "ada").marks[0].points == 4
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        RIGHT + "\ndisplay(squares(torch.ones(2)))",
+        RIGHT + "\nfrom IPython.display import Markdown, display\ndisplay(Markdown('x'))",
+        RIGHT + "\nsquares?",
+        RIGHT + "\n_=%time 1+1",
+        RIGHT + "\n%time last = squares(torch.ones(2))\nassert last == 2",
+        RIGHT + "\nget_ipython().run_line_magic('matplotlib', 'inline')\n!ls\nfiles = !ls",
+        "%%time\n%matplotlib inline\n" + RIGHT,
+        "k = (5\n     % 3)\ndef squares(x): return (x ** k).sum(-1)",
+    ],
+)
+def test_what_only_notebooks_know_does_no_harm(code, submit):
+    assert submit(square=code)["square"].points == 4
+
+
+@pytest.mark.parametrize("start", ["\n\n%matplotlib inline", "\n%%time\n", "%time 1\n\n", "\n\n"])
+def test_errors_keep_their_lines_beside_magics(start, submit):
+    mark = submit(square=start + "\ndef squares(x):\n    return x.squared()")["square"]
+    assert "at line 5 of the cell" in said(mark)
+
+
+@pytest.mark.parametrize("code", ["(" * 10000, "x = '\0'", "def squares(x:\n  %a", "-" * 100000 + "1"])
+def test_what_is_no_python_at_all_is_told_so(code, submit):
+    assert "It raised" in said(submit(square=code)["square"])
+
+
 def test_a_cell_that_was_deleted(small, grader, tmp_path):
     notebook, _ = form(small, "release")
     notebook.cells = [cell for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("grade_id") != "square"]
