@@ -279,6 +279,30 @@ def test_a_cell_that_was_deleted(small, grader, tmp_path):
     assert mark.points == 0 and "not in the notebook" in said(mark)
 
 
+def test_a_cell_without_its_metadata_is_known_by_its_id(small, grader, tmp_path):
+    """The release's check cells are no cells of the student's own either."""
+    notebook, _ = form(small, "release")
+    for cell in notebook.cells:
+        cell.metadata = {}
+        if cell.id == "part-square":
+            cell.source = RIGHT
+    notebook.cells[1].source = "raise SystemExit"
+    nbformat.write(notebook, tmp_path / "ada.ipynb")
+    mark = grader.grade(tmp_path / "ada.ipynb", "ada").marks[0]
+    assert mark.points == 4 and not mark.notes
+
+
+def test_damaged_metadata_end_no_run(small, grader, tmp_path):
+    notebook, _ = form(small, "release")
+    for cell in notebook.cells:
+        cell.metadata["nbgrader"] = "?"
+    nbformat.write(notebook, tmp_path / "ada.ipynb")
+    assert grader.grade(tmp_path / "ada.ipynb", "ada").points == 0
+    notebook.metadata["avb"] = ["small"]
+    nbformat.write(notebook, tmp_path / "small.ipynb")
+    assert grader.grade(tmp_path / "small.ipynb", "ada").assignment == "small"
+
+
 def test_given_cells_are_ours_whatever_became_of_them(small, grader, tmp_path):
     notebook, _ = form(small, "release")
     notebook.cells[1].source = "raise SystemExit"
@@ -362,7 +386,7 @@ def digest(folder: Path) -> dict[str, str]:
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_a_whole_folder(small, tmp_path, monkeypatch):
+def test_a_whole_folder(small, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(grade, "all_assignments", lambda names=(): [small])
     submissions, out = tmp_path / "in", tmp_path / "out"
     release, _ = form(small, "release")
@@ -384,16 +408,20 @@ def test_a_whole_folder(small, tmp_path, monkeypatch):
     grades = grade.grade_all(submissions, out)
     assert digest(submissions) == before
     rows = {row["student"]: row for row in csv.DictReader((out / "grades_small.csv").open())}
-    assert rows["ada/small/small"]["remarks"].startswith("noise: law: There is no answer")
-    assert rows["ada/small/small"]["points"] == "4" and rows["ada/small/small"]["by_hand"] == "2"
-    assert rows["bob/small/small"]["points"] == "0" and "That is a mean" in rows["bob/small/small"]["remarks"]
-    assert "did not end" in rows["'=eve/small/small"]["remarks"]
-    problems = {each.student: each.problem for each in grades if each.problem}
+    assert rows["ada"]["remarks"].startswith("noise: law: There is no answer")
+    assert rows["ada"]["points"] == "4" and rows["ada"]["by_hand"] == "2"
+    assert rows["ada"]["notebook"] == "ada/small/small.ipynb"
+    assert rows["bob"]["points"] == "0" and "That is a mean" in rows["bob"]["remarks"]
+    assert "did not end" in rows["'=eve"]["remarks"]
+    problems = {row["student"]: row["problem"] for row in csv.DictReader((out / "not_graded.csv").open())}
+    assert problems == {each.student: each.problem for each in grades.values() if each.problem}
     assert (
         set(problems) == {"carl", "dora", "link"}
         and problems["link"] == "It is a link to another file."
         and "not a notebook" in problems["carl"]
+        and problems["dora"] == "It is of the assignment 'another', and not of small."
     )
+    assert capsys.readouterr().out.endswith(":\n  carl.ipynb\n  dora.ipynb\n  link.ipynb\n")
     pages = {str(path.relative_to(out / "feedback")): path.read_text() for path in (out / "feedback").rglob("*.html")}
     assert len(pages) == 6 and "That is a mean; a sum is meant." in pages["bob/small/small.html"]
     assert "4 of 7 points" in pages["ada/small/small.html"] and "<script" not in "".join(pages.values())
@@ -402,6 +430,18 @@ def test_a_whole_folder(small, tmp_path, monkeypatch):
 def test_a_folder_without_notebooks_is_refused(tmp_path):
     with pytest.raises(ValueError, match="^SUBMISSIONS: "):
         grade.grade_all(tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("program", ["grade", "assignments"])
+def test_a_name_that_there_is_not_is_answered_with_those_that_there_are(program, tmp_path, monkeypatch, capsys):
+    (tmp_path / "01_elbo.ipynb").write_text("{}")
+    arguments = [str(tmp_path), "--assignment", "01_elb"] if program == "grade" else ["01_elb"]
+    monkeypatch.setattr("sys.argv", [program, *arguments])
+    with pytest.raises(SystemExit) as caught:
+        {"grade": grade, "assignments": assignments}[program].main()
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and error.count("\n") == 1
+    assert "expected one of 01_elbo, 02_importance_weighting" in error and error.endswith("got 01_elb\n")
 
 
 # --- sources ----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import argparse
 import copy
 import importlib.util
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -131,10 +131,13 @@ def read(folder: Path) -> Assignment:
     return assignment
 
 
-def all_assignments(names: Iterable[str] = ()) -> list[Assignment]:
-    """The named assignments, or all, in their order."""
-    folders = sorted(path.parent for path in ASSIGNMENTS.glob("*/parts.py"))
-    return [read(folder) for folder in folders if not names or folder.name in set(names)]
+def all_assignments(names: Sequence[str] = ()) -> list[Assignment]:
+    """The named assignments, or all, in their order. Raises ValueError for a name that there is not."""
+    folders = {path.parent.name: path.parent for path in sorted(ASSIGNMENTS.glob("*/parts.py"))}
+    for name in names:
+        if name not in folders:
+            raise ValueError(f"NAME: expected one of {', '.join(folders)}, got {name}")
+    return [read(folder) for name, folder in folders.items() if not names or name in names]
 
 
 def role_of(cell: NotebookNode) -> tuple[str, str]:
@@ -323,7 +326,11 @@ def main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "assignments")
     arguments = parser.parse_args()
-    for assignment in all_assignments(arguments.names):
+    try:
+        assignments = all_assignments(arguments.names)
+    except ValueError as error:
+        parser.exit(2, f"Error: {error}\n")
+    for assignment in assignments:
         for kind in ("release", "solution", "instructor", "nbgrader"):
             print(write_form(assignment, kind, arguments.out))
 

@@ -1,7 +1,8 @@
 """Grade a folder of submitted notebooks without nbgrader: `python -m tools.grade SUBMISSIONS [--out build/graded]`.
 
 Every notebook below SUBMISSIONS is graded: `STUDENT.ipynb`, `STUDENT/NAME.ipynb` and nbgrader's `STUDENT/NAME/NAME.ipynb` are
-all fine. For each assignment a table `grades_NAME.csv` is written, and for each notebook a page with feedback.
+all fine. For each assignment a table `grades_NAME.csv` is written, and for each notebook a page with feedback. What could not
+be graded is listed in `not_graded.csv`.
 
 Each part of each notebook runs in a process of its own, with limits (see `tools.grading_worker`), and is judged here, where no
 submitted code runs. Submissions are only read. Answers in words are left for a person to mark.
@@ -17,7 +18,7 @@ import sys
 import time
 from ast import PyCF_ONLY_AST
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -45,6 +46,7 @@ from tools.book import ROOT
 
 MEMORY = 3 * 2**30  # bytes that an answer may use beside what PyTorch takes
 LARGEST_NOTEBOOK = 20 * 2**20  # bytes
+NOT_GRADED = "not_graded.csv"
 # What no answer may read: model answers, checks, other submissions (added when known), and how it is judged.
 CLOSED = [ASSIGNMENTS, ROOT / "build", ROOT / "tools", ROOT / "tests", ROOT / ".git"]
 
@@ -151,9 +153,11 @@ class Grader:
             notebook = _read_notebook(path)
         except ValueError as error:
             return Grade(student, "", [], 0, str(error))
-        assignment = self.assignments.get(notebook.metadata.get("avb", {}).get("assignment", path.stem))
-        if assignment is None:
-            return Grade(student, "", [], 0, f"It is of none of the assignments {', '.join(self.assignments)}.")
+        mark = notebook.metadata.get("avb")
+        name = str(mark.get("assignment", "")) if isinstance(mark, dict) else path.stem
+        if (assignment := self.assignments.get(name)) is None:
+            said = f"It is of the assignment {name!r}, and not of {', '.join(self.assignments)}."
+            return Grade(student, "", [], 0, said)
         by_hand = sum(part.points for part in assignment.parts if part not in assignment.coded)
         return Grade(student, assignment.name, self.marks(assignment, notebook), by_hand)
 
@@ -307,9 +311,16 @@ def _sections(assignment: Assignment, notebook: NotebookNode) -> dict[str, Cells
 
 
 def _id(cell: NotebookNode) -> str:
-    """The name under which a cell was handed out; empty for a cell of the student's own."""
+    """The name under which a cell was handed out; empty for a cell of the student's own.
+
+    It stands in nbgrader's mark. Some editors drop a cell's metadata: then its own id, given by `form`, says the same.
+    """
     mark = cell.metadata.get("nbgrader")
-    return str(mark.get("grade_id", "")) if isinstance(mark, dict) else ""
+    if isinstance(mark, dict) and "grade_id" in mark:
+        return str(mark["grade_id"])
+    role, _, id = cell.get("id", "").partition("-")
+    names = {"part": id, "written": id, "check": f"{id}_checks", "hidden": f"{id}_hidden"}
+    return (names | dict.fromkeys(("given", "slow"), f"given_{id}")).get(role, "")
 
 
 def _as_python(code: str) -> str:
@@ -360,29 +371,28 @@ def feedback_page(grade: Grade) -> str:
     return "<!doctype html><meta charset='utf-8'>" + "\n".join(lines) + "\n"
 
 
-def write_table(path: Path, assignment: Assignment, grades: Sequence[Grade]) -> None:
+def write_table(path: Path, assignment: Assignment, grades: Mapping[Path, Grade]) -> None:
     """A row for each submission of an assignment."""
-    parts = [part.id for part in assignment.coded]
+    header = ["student", "notebook", *(part.id for part in assignment.coded), "points", "out_of", "by_hand", "remarks"]
+    rows = []
+    for notebook, grade in grades.items():
+        remarks = [
+            f"{mark.part}: {line}"
+            for mark in grade.marks
+            for line in (*(line for passed, line in mark.remarks if not passed), *mark.notes)
+        ]
+        points = [mark.points for mark in grade.marks]
+        out_of = sum(mark.out_of for mark in grade.marks)
+        rows.append([grade.student, notebook, *points, grade.points, out_of, grade.by_hand, "; ".join(remarks)])
+    _write_csv(path, [header, *rows])
 
+
+def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
     def write(temporary: Path) -> None:
         with temporary.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["student", *parts, "points", "out_of", "by_hand", "remarks"])
-            for grade in grades:
-                remarks = "; ".join(
-                    f"{mark.part}: {line}"
-                    for mark in grade.marks
-                    for line in (*(line for passed, line in mark.remarks if not passed), *mark.notes)
-                )
-                out_of = sum(mark.out_of for mark in grade.marks)
-                row = [
-                    _safe(grade.student),
-                    *(mark.points for mark in grade.marks),
-                    grade.points,
-                    out_of,
-                    grade.by_hand,
-                ]
-                table.writerow([*row, _safe(remarks)])
+            csv.writer(file).writerows(
+                [each if isinstance(each, int) else _safe(str(each)) for each in row] for row in rows
+            )
 
     write_atomically(path, write)
 
@@ -392,26 +402,33 @@ def _safe(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def grade_all(submissions: Path, out: Path, names: Sequence[str] = ()) -> list[Grade]:
-    """Grade every notebook below a folder and write tables and feedback. Raises ValueError where there is none."""
+def grade_all(submissions: Path, out: Path, names: Sequence[str] = ()) -> dict[Path, Grade]:
+    """Grade every notebook below a folder and write tables and feedback; the grades by the notebooks' paths in the folder.
+
+    Raises ValueError where there is no notebook, or no assignment of a name.
+    """
     paths = sorted(path for path in submissions.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
     if not paths:
         raise ValueError(f"SUBMISSIONS: expected a folder with notebooks, got {submissions}")
     assignments = all_assignments(names)
-    grades = []
+    grades: dict[Path, Grade] = {}
     with Worker() as worker:
         grader = Grader(worker, assignments, [submissions.resolve()])
         for path in paths:
-            student = "/".join(path.relative_to(submissions).with_suffix("").parts)
-            grade = grader.grade(path, student)
-            grades.append(grade)
-            page = out / "feedback" / path.relative_to(submissions).with_suffix(".html")
+            place = path.relative_to(submissions)
+            # The first part of the path: a student then has the same name in all tables.
+            grade = grades[place] = grader.grade(path, place.parts[0].removesuffix(".ipynb"))
+            page = out / "feedback" / place.with_suffix(".html")
             write_atomically(page, partial(Path.write_text, data=feedback_page(grade), encoding="utf-8"))
-            print(f"{student}: {grade.problem or f'{grade.points} points'}", flush=True)
+            print(f"{place}: {grade.problem or f'{grade.points} points'}", flush=True)
     for assignment in assignments:
-        of_it = [grade for grade in grades if grade.assignment == assignment.name]
-        if of_it:
+        if of_it := {place: grade for place, grade in grades.items() if grade.assignment == assignment.name}:
             write_table(out / f"grades_{assignment.name}.csv", assignment, of_it)
+    problems = [[grade.student, place, grade.problem] for place, grade in grades.items() if grade.problem]
+    (out / NOT_GRADED).unlink(missing_ok=True)
+    if problems:
+        _write_csv(out / NOT_GRADED, [["student", "notebook", "problem"], *problems])
+        print(f"Not graded, see {out / NOT_GRADED}:", *(place for _, place, _ in problems), sep="\n  ")
     return grades
 
 
@@ -424,7 +441,7 @@ def main() -> None:
     try:
         grade_all(arguments.submissions, arguments.out, arguments.assignment)
     except (ValueError, OSError) as error:
-        raise SystemExit(f"Error: {error}") from error
+        parser.exit(2, f"Error: {error}\n")
 
 
 if __name__ == "__main__":
