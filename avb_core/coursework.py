@@ -7,17 +7,21 @@ one of them is told that it made it. Checks are plain JSON; nothing is unpickled
 """
 
 import builtins
+import errno
+import functools
 import json
 import math
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+NO_RETURN = "No return: "
 ANSWER = "<answer>"  # what a student's code is compiled as, so that tracebacks can name its lines
 
 Findings = dict[str, Any]  # of a probe: name → number, or (nested) list of numbers, or True/False, or a string
@@ -43,7 +47,8 @@ class Probe:
     """`code` is run where the answer is defined, after the seeds were set, and leaves its findings in a dictionary `found`.
 
     `within` is the largest difference that is let pass: for exact formulas some rounding, relative and absolute; for statistics
-    what their standard error allows. `expected` are the findings for a right answer.
+    what their standard error allows. `expected` are the findings for a right answer; those
+    whose names begin with "shape" are sizes, not measurements.
     """
 
     name: str
@@ -66,14 +71,33 @@ def findings_of(code: str, namespace: Mapping[str, Any]) -> Findings | str:
 
     The namespace itself is left alone, and so is the global random state.
     """
-    own = {"torch": torch, "math": math, "__builtins__": builtins, **namespace}
+    silent: list[str] = []  # functions of the answer that returned None
+    watched = {
+        name: _watched(value, silent)
+        for name, value in namespace.items()
+        if isinstance(value, FunctionType) and not str(value.__module__).startswith("avb_core.")
+    }
+    own = {"torch": torch, "math": math, "__builtins__": builtins, **namespace, **watched}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try:
             exec(compile(code, "<probe>", "exec"), own)
             return {name: _plain(value) for name, value in own["found"].items()}
         except Exception as error:
-            return describe(error)
+            said = describe(error)
+            if silent and "NoneType" in said:
+                return f"{NO_RETURN}{silent[-1]} returned None; is its return missing? ({said})"
+            return said
+
+
+def _watched(function: FunctionType, silent: list[str]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        if (result := function(*arguments, **options)) is None:
+            silent.append(function.__name__)
+        return result
+
+    return call
 
 
 def describe(error: BaseException) -> str:
@@ -90,6 +114,10 @@ def judge(probe: Probe, found: Findings | str) -> Verdict:
     if isinstance(found, str):
         if found.startswith("NotImplementedError"):
             return Verdict(False, "There is no answer here yet.")
+        if found.startswith(NO_RETURN):
+            return Verdict(False, found.removeprefix(NO_RETURN))
+        if found.startswith(f"OSError: [Errno {errno.EFBIG}]"):
+            return Verdict(False, "It printed too much, or wrote too large a file.")
         return Verdict(False, f"It raised {found}.")
     if worst := _largest_difference(found, probe.expected, probe.within):
         for suspect in probe.suspects:
@@ -166,7 +194,10 @@ def _largest_difference(found: Findings, expected: Findings, within: float) -> s
     for name, value in expected.items():
         if name not in found:
             return f"{name}: nothing was found."
-        if said := _difference(found[name], value, within):
+        if name.startswith("shape") and isinstance(value, list):
+            if found[name] != value:  # sizes are no measurements: they agree or do not
+                return f"{name}: expected {_sizes(value)}, got {_sizes(found[name])}."
+        elif said := _difference(found[name], value, within):
             return f"{name}: {said}"
     return ""
 
@@ -177,11 +208,16 @@ def _difference(found: Any, expected: Any, within: float) -> str:
     have, want = _tensor(found), _tensor(expected)
     if have is None or want is None or have.shape != want.shape:
         return f"expected shape {_shape(expected)}, got {_shape(found)}."
-    if have.isnan().any() and not want.isnan().any():
-        return f"NaN in {int(have.isnan().sum())} of {have.numel()} places."
     if _distance(found, expected) <= within:
         return ""
-    return _how_it_differs(have.flatten(), want.flatten(), within)
+    have, want = have.flatten(), want.flatten()
+    for name, odd in (("NaN", have.isnan() & ~want.isnan()), ("inf", have.isinf() & (have != want))):
+        if odd.any():
+            return f"{name} in {int(odd.sum())} of {len(have)} places."
+    if (lost := have.isfinite() & ~want.isfinite()).any():
+        return f"expected {_number(float(want[lost][0]))}, got {_number(float(have[lost][0]))}."
+    finite = want.isfinite()
+    return _how_it_differs(have[finite], want[finite], within)
 
 
 def _how_it_differs(have: Tensor, want: Tensor, within: float) -> str:
@@ -202,7 +238,7 @@ def _how_it_differs(have: Tensor, want: Tensor, within: float) -> str:
     offsets = have - want
     if len(offsets) > 1 and _constant(offsets):
         return f"too {'large' if offsets[0] > 0 else 'small'} by {_number(float(offsets.mean().abs()))} everywhere."
-    worst = int(offsets.abs().nan_to_num(math.inf).argmax())
+    worst = int(offsets.abs().argmax())
     return (
         f"the largest difference is {_number(float(offsets[worst].abs()))}: "
         f"expected {_number(float(want[worst]))}, got {_number(float(have[worst]))}."
@@ -237,6 +273,15 @@ def _tensor(value: Any) -> Tensor | None:
 def _shape(value: Any) -> str:
     tensor = _tensor(value)
     return "that of no array" if tensor is None else str(tuple(tensor.shape))
+
+
+def _sizes(value: Any) -> str:
+    """A shape as Python writes it, or several."""
+    if not isinstance(value, list):
+        return _said(value)
+    if any(isinstance(each, list) for each in value):
+        return " and ".join(map(_sizes, value))
+    return str(tuple(map(int, value)))
 
 
 def _said(value: Any) -> str:

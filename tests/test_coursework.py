@@ -47,6 +47,8 @@ def test_what_agrees_passes():
         (WANT - 3, "value: too small by 3 everywhere."),
         (WANT.sum(-1), "value: expected shape (2, 2), got (2,)."),
         (WANT * math.nan, "value: NaN in 4 of 4 places."),
+        (WANT * math.inf, "value: inf in 4 of 4 places."),
+        (WANT + torch.tensor([[0.0, 0.0], [math.inf, 0.0]]), "value: inf in 1 of 4 places."),
         (WANT + torch.tensor([[0.0, 0.0], [0.0, 0.25]]), "largest difference is 0.25: expected 4, got 4.25."),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -61,6 +63,40 @@ def test_a_factor_of_a_single_number_is_named_but_not_of_one_among_many():
     mixed = WANT.clone()
     mixed[0, 0] *= 3
     assert "largest difference" in told(mixed)
+
+
+def test_what_should_be_infinite_is_no_factor():
+    infinite = torch.tensor([-math.inf, 2.0])
+    assert told(torch.tensor([-5.0, 2.0]), infinite) == "value: expected -inf, got -5."
+    assert told(torch.tensor([math.inf, 2.0]), infinite) == "value: inf in 1 of 2 places."
+    assert told(torch.tensor([-math.inf, 5.0]), infinite) == "value: 2.5 times too large."
+    assert told(torch.tensor(-5.0), torch.tensor(math.nan)) == "value: expected nan, got -5."
+
+
+@pytest.mark.parametrize(
+    "found, expected, message",
+    [
+        ([], [3.0], "shape of z: expected (3,), got ()."),
+        ([5.0], [3.0], "shape of z: expected (3,), got (5,)."),
+        ([2.0, 1001.0], [2.0, 1000.0], "shape of z: expected (2, 1000), got (2, 1001)."),
+        ([[2.0], []], [[2.0], [3.0]], "shape of z: expected (2,) and (3,), got (2,) and ()."),
+        ("no", [3.0], "shape of z: expected (3,), got 'no'."),
+        (False, True, "shape of z: expected yes, got no."),
+    ],
+)
+def test_shapes_are_told_as_shapes(found, expected, message):
+    assert judge(Probe("p", "", 0.1, {"shape of z": expected}), {"shape of z": found}).message == message
+
+
+def test_a_forgotten_return_is_told_as_such():
+    answers = {"f": lambda x: None, "g": lambda x: x.detach()}
+    exec("def f(x):\n    x + 1", answers)
+    for code in ("found = {'x': f(torch.ones(2))}", "found = {'x': f(torch.ones(2)).shape}"):
+        said = judge(Probe("p", code, 1e-4, {"x": 1.0}), findings_of(code, answers)).message
+        assert said.startswith("f returned None; is its return missing? (")
+    # A gradient that is None is none of its business.
+    found = findings_of("x = torch.ones(2)\ng(x)\nfound = {'x': x.grad.shape}", answers)
+    assert isinstance(found, str) and found.startswith("AttributeError: 'NoneType'")
 
 
 def test_a_known_mistake_is_named_before_its_numbers():

@@ -319,7 +319,7 @@ HOSTILE = {
     "exits": ("raise SystemExit", "SystemExit"),
     "hangs": ("while True: pass", "did not end within 2 seconds"),
     "hangs in a check": ("def squares(x):\n    while True: pass", "did not end within 2 seconds"),
-    "prints a gigabyte": ("for _ in range(2**20): print('x' * 1024)", "OSError"),
+    "prints a gigabyte": ("for _ in range(2**20): print('x' * 1024)", "It printed too much"),
     "takes all memory": ("everything = bytearray(2**36)", "MemoryError"),
     "reads a closed file": ("answer = open('{closed}/solution.py').read()", "tried to read"),
     "swallows the refusal": (

@@ -276,9 +276,9 @@ class Mixes(nn.Module):
         return torch.cat([a[..., :1] + 0 * b[..., :1], 0 * a[..., :1] + b.sum(-1, keepdim=True)], -1)
 encoder = ImplicitEncoder(Mixes(), 3)
 found = {
-    "an image": list(encoder.sample(torch.ones(4)).shape),
-    "a batch": list(encoder.sample(torch.ones(5, 4)).shape),
-    "two batch axes, seven codes each": list(encoder.sample(torch.ones(2, 5, 4), (7,)).shape),
+    "shape for an image": list(encoder.sample(torch.ones(4)).shape),
+    "shape for a batch": list(encoder.sample(torch.ones(5, 4)).shape),
+    "shape for two batch axes, seven codes each": list(encoder.sample(torch.ones(2, 5, 4), (7,)).shape),
     "the image's part": encoder.sample(torch.tensor([[1.5, 0.0], [-2.0, 0.0]]))[..., 0],
 }
 """,
