@@ -97,6 +97,10 @@ PART_1B = Part(
             swap(REPARAMETERIZE, ("std *", "(0.5 * std).exp() *")),
         ),
         Mutant(
+            "You read std as log σ, as many encoders put it out. Here it is the standard deviation itself.",
+            swap(REPARAMETERIZE, ("std *", "std.exp() *")),
+        ),
+        Mutant(
             "Your z moves against the noise. The law is the same, but z = mean + std · noise was asked for.",
             swap(REPARAMETERIZE, ("mean + std", "mean - std")),
         ),
