@@ -2,8 +2,10 @@
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -20,6 +22,7 @@ from tools.assignments import (
     probes_of,
     write_form,
 )
+from tools.book import ROOT
 from tools.grade import Grader, Worker
 
 ALL = {assignment.name: assignment for assignment in all_assignments()}
@@ -139,6 +142,31 @@ def test_the_instructor_s_form_has_rubrics_and_hidden_checks(name):
         for part in ALL[name].coded
         for mutant in part.mutants
     )
+
+
+def test_what_students_install_has_no_answers(tmp_path):
+    """The wheel is the library and nothing else."""
+    source = tmp_path / "source"
+    for name in ("avb_core", "assignments", "tools", "tests"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+        ".",
+    ]
+    subprocess.run(command, cwd=source, check=True, capture_output=True, timeout=300)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert "avb_core" in names and all(name == "avb_core" or name.endswith(".dist-info") for name in names)
 
 
 def test_nbgrader_takes_the_course_folder(tmp_path):
