@@ -56,6 +56,7 @@ class Probe:
     within: float = 1e-4
     expected: Findings = field(default_factory=dict)
     suspects: Sequence[Suspect] = ()
+    answers: Sequence[str] = ()  # what the answer's cell defines
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def findings_of(code: str, namespace: Mapping[str, Any]) -> Findings | str:
     watched = {
         name: _watched(value, silent)
         for name, value in namespace.items()
-        if isinstance(value, FunctionType) and not str(value.__module__).startswith("avb_core.")
+        if isinstance(value, FunctionType) and not _is_the_library_s(value)
     }
     own = {"torch": torch, "math": math, "__builtins__": builtins, **namespace, **watched}
     with torch.random.fork_rng(devices=[]):
@@ -88,6 +89,10 @@ def findings_of(code: str, namespace: Mapping[str, Any]) -> Findings | str:
             if silent and "NoneType" in said:
                 return f"{NO_RETURN}{silent[-1]} returned None; is its return missing? ({said})"
             return said
+
+
+def _is_the_library_s(value: object) -> bool:
+    return isinstance(value, FunctionType | type) and str(value.__module__).startswith("avb_core.")
 
 
 def _watched(function: FunctionType, silent: list[str]) -> Callable[..., Any]:
@@ -135,6 +140,10 @@ def verify(part: str, answers: Mapping[str, Any], checks: Path | str = "checks.j
     that a notebook stops where it is wrong, and KeyError for a part that is not there.
     """
     probes = read_checks(checks)[part]
+    # A later cell may import what the answer was to define, and so take its place.
+    if borrowed := {name for probe in probes for name in probe.answers if _is_the_library_s(answers.get(name))}:
+        print(f"✗ {', '.join(borrowed)}: the library's, not yours. Run the cell of your answer, then this one.")
+        raise ChecksFailed("this is not your answer")
     failed = 0
     for probe in probes:
         verdict = judge(probe, findings_of(probe.code, answers))

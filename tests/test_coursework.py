@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from avb_core import gaussian
 from avb_core.coursework import (
     ChecksFailed,
     Probe,
@@ -150,3 +151,15 @@ def test_verify_prints_a_line_for_each_probe_and_stops(capsys):
     assert caught.value._render_traceback_() == ["ChecksFailed: 1 of 2 checks did not pass"]
     with pytest.raises(KeyError):
         verify("cube", {}, checks)
+
+
+def test_the_library_s_function_is_no_answer(capsys):
+    """A later given cell may import it under the answer's name; helpers that a check uses beside the answer may be its."""
+    code = "found = {'x': kl_standard_normal(torch.zeros(3), torch.ones(3))}"
+    answers = {"kl_standard_normal": gaussian.kl_standard_normal}
+    with pytest.raises(ChecksFailed):
+        verify(
+            "2c", answers, checks_as_text({"2c": [Probe("zero", code, 1e-6, {"x": 0.0}, (), ["kl_standard_normal"])]})
+        )
+    assert capsys.readouterr().out.startswith("✗ kl_standard_normal: the library's, not yours.")
+    verify("2d", answers, checks_as_text({"2d": [Probe("zero", code, 1e-6, {"x": 0.0}, (), ["another"])]}))

@@ -465,6 +465,10 @@ def test_a_source_that_does_not_fit_is_refused(change, said, tmp_path):
         probes_of(made, made.coded[0])
 
 
+def test_checks_know_what_the_answer_defines(small):
+    assert [list(probe.answers) for probe in probes_of(small, small.coded[0])] == [["squares"]] * 2
+
+
 def test_two_mistakes_that_cannot_be_told_apart_are_refused(small, tmp_path):
     folder = tmp_path / "small"
     folder.mkdir()

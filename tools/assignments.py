@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from symtable import symtable
 from typing import Any
 
 import jupytext
@@ -167,6 +168,11 @@ def model_answer(assignment: Assignment, part: str) -> str:
     return next(cell.source for cell in assignment.notebook.cells if role_of(cell) == ("part", part))
 
 
+def defined_by(code: str) -> list[str]:
+    """The names of the functions, classes and variables that a cell defines."""
+    return [each.get_name() for each in symtable(code, "<answer>", "exec").get_symbols() if each.is_assigned()]
+
+
 def findings_with(namespace: dict[str, Any], answer: str, check: Check) -> Findings | str:
     """What a check finds with an answer."""
     own = dict(namespace)
@@ -198,7 +204,7 @@ def probes_of(assignment: Assignment, part: Part) -> Sequence[Probe]:
                         f"{assignment.name}, {part.id}, {check.name} cannot tell {mutant.message!r} from {other.message!r}"
                     )
             suspects.append(Suspect(mutant.message, found))
-        probes.append(Probe(check.name, check.code, check.within, expected, suspects))
+        probes.append(Probe(check.name, check.code, check.within, expected, suspects, defined_by(answer)))
     return tuple(probes)
 
 

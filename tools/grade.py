@@ -23,7 +23,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from symtable import symtable
 from typing import Any
 
 import nbformat
@@ -37,6 +36,7 @@ from tools.assignments import (
     Assignment,
     Part,
     all_assignments,
+    defined_by,
     model_answer,
     probes_of,
     role_of,
@@ -191,7 +191,7 @@ class Grader:
                 took = time.monotonic() - start
                 proven |= {name for name, _ in cells}
             later = "\n".join([*(code for _, code in cells), *(check.code for check in part.checks)])
-            if used := [id for id, model in replaced.items() if _defines_one_of(model, later.split(model)[-1])]:
+            if used := [id for id, model in replaced.items() if _names_any(defined_by(model), later.split(model)[-1])]:
                 notes.append(f"Yours failed, so this ran with the model answer to {', '.join(used)}.")
             mark, failed = self.judge(assignment, part, dict(cells)[own], ran, notes)
             marks.append(mark)
@@ -241,10 +241,8 @@ def _stopped(ran: dict[str, Any]) -> str:
     return ran["ended"]
 
 
-def _defines_one_of(code: str, later: str) -> bool:
-    """Whether later code names something that a cell defines."""
-    symbols = symtable(code, "<answer>", "exec").get_symbols()
-    return any(re.search(rf"\b{symbol.get_name()}\b", later) for symbol in symbols if symbol.is_assigned())
+def _names_any(names: Sequence[str], code: str) -> bool:
+    return any(re.search(rf"\b{name}\b", code) for name in names)
 
 
 def _remarks(part: Part, verdicts: Sequence[Verdict]) -> list[tuple[bool, str]]:
