@@ -65,6 +65,8 @@ def noise(n):
 PARTS = """
 from tools.assignments import Check, Mutant, Part, Written
 
+RULES = r"torch\\.(distributions|nn\\.functional\\.\\w*loss)|avb_core"
+
 PARTS = [
     Part(
         "square", "Squares", 4,
@@ -258,6 +260,22 @@ def test_the_halves_of_a_cell_that_was_split_are_run_both(small, grader, tmp_pat
 )
 def test_what_only_notebooks_know_does_no_harm(code, submit):
     assert submit(square=code)["square"].points == 4
+
+
+@pytest.mark.parametrize(
+    "code, named",
+    [
+        ("import torch.distributions as d\nnoise_of = d.Normal", "torch.distributions.Normal"),
+        ("from torch import distributions", "torch.distributions"),
+        ("from torch.nn import functional as F\nloss = F.mse_loss", "torch.nn.functional.mse_loss"),
+        ("from avb_core.gaussian import kl_standard_normal", "avb_core.gaussian.kl_standard_normal"),
+        ("torch.nn.Linear(1, 1)", ""),
+    ],
+)
+def test_what_is_against_the_rules_is_shown_and_costs_nothing(code, named, submit):
+    mark = submit(square=RIGHT + "\n" + code)["square"]
+    assert mark.points == 4
+    assert mark.notes == ([f"To be looked at, it may be against the rules: {named}."] if named else [])
 
 
 @pytest.mark.parametrize("start", ["\n\n%matplotlib inline", "\n%%time\n", "%time 1\n\n", "\n\n"])

@@ -99,6 +99,7 @@ class Assignment:
     name: str
     notebook: NotebookNode
     parts: Sequence[Part | Written]
+    rules: str = "(?!)"  # a pattern of the dotted names that an answer should not use; they are shown to the teacher
 
     @property
     def coded(self) -> list[Part]:
@@ -120,7 +121,7 @@ def read(folder: Path) -> Assignment:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assignment = Assignment(name, notebook, module.PARTS)
+    assignment = Assignment(name, notebook, module.PARTS, getattr(module, "RULES", Assignment.rules))
     asked = [role[1] for cell in notebook.cells if (role := role_of(cell))[0] in ("part", "written")]
     if asked != [part.id for part in assignment.parts]:
         raise SourceError(f"{name}: the notebook asks for {asked}, parts.py has {[p.id for p in assignment.parts]}")

@@ -9,6 +9,7 @@ submitted code runs. Submissions are only read. Answers in words are left for a 
 """
 
 import argparse
+import ast
 import csv
 import html
 import json
@@ -190,6 +191,9 @@ class Grader:
             if not _stopped(ran):
                 took = time.monotonic() - start
                 proven |= {name for name, _ in cells}
+            written = [code for name, code in sections[part.id] if not name.startswith("given")]
+            if against := [name for name in _names_in(written) if re.match(assignment.rules, name)]:
+                notes.append(f"To be looked at, it may be against the rules: {', '.join(against)}.")
             later = "\n".join([*(code for _, code in cells), *(check.code for check in part.checks)])
             if used := [id for id, model in replaced.items() if _names_any(defined_by(model), later.split(model)[-1])]:
                 notes.append(f"Yours failed, so this ran with the model answer to {', '.join(used)}.")
@@ -239,6 +243,30 @@ def _stopped(ran: dict[str, Any]) -> str:
     if ran["forbidden"]:
         return f"It tried {ran['forbidden'][0]}. That is not allowed."
     return ran["ended"]
+
+
+def _names_in(cells: Sequence[str]) -> list[str]:
+    """All dotted names that code uses, such as torch.nn.Linear, under the names by which it was imported."""
+    names: set[str] = set()
+    imported: dict[str, str] = {}
+    for code in cells:
+        try:
+            nodes = list(ast.walk(ast.parse(code)))
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            continue
+        for node in nodes:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                start = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+                names |= {start + each.name for each in node.names}
+                imported |= {each.asname or each.name: start + each.name for each in node.names}
+        for node in nodes:
+            attributes: list[str] = []
+            while isinstance(node, ast.Attribute):
+                attributes.insert(0, node.attr)
+                node = node.value
+            if attributes and isinstance(node, ast.Name):
+                names.add(".".join([imported.get(node.id, node.id), *attributes]))
+    return sorted(name for name in names if not any(other.startswith(f"{name}.") for other in names))
 
 
 def _names_any(names: Sequence[str], code: str) -> bool:

@@ -1511,6 +1511,8 @@ def fit_each(x, mean, std, decoder, steps=100, learning_rate=0.05, samples=8):
     seconds=60,
 )
 
+RULES = r"torch\.distributions|avb_core|torch\.nn\.(functional\.)?\w*(loss|Loss|cross_entropy|kl_div)"
+
 PARTS = [
     Written(
         "1a",

@@ -1377,6 +1377,8 @@ def fit_proposal(log_joint, k, steps=100):
 
 # --- all --------------------------------------------------------------------------------------------------------------
 
+RULES = r"torch\.distributions|avb_core"
+
 PARTS = [
     Written(
         "1a",

@@ -1562,6 +1562,8 @@ def coverage(samples, means, radius, least):
 
 # --- answers in words -------------------------------------------------------------------------------------------------
 
+RULES = r"avb_core"
+
 PARTS = [
     Written(
         "1a",

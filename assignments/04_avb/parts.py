@@ -1324,6 +1324,8 @@ def train_avb(encoder, decoder, critic, data, steps, batch_size=128, rate=2e-3):
 
 # --- all, in the notebook's order ---------------------------------------------------------------------------------------
 
+RULES = r"torch\.distributions|avb_core"
+
 PARTS = [
     Written(
         "1a",

@@ -1574,6 +1574,8 @@ def play_decoder(p_data, q, logits, paired, rounds, rate):
     ],
 )
 
+RULES = r"torch\.distributions|avb_core"
+
 PARTS = [
     Written(
         "1a",
