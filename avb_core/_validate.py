@@ -49,6 +49,19 @@ def require_broadcastable(**tensors: Tensor) -> torch.Size:
         raise ValueError(f"{', '.join(tensors)}: shapes do not fit together: {listed}") from None
 
 
+def require_last_axis(**tensors: Tensor) -> None:
+    """Raise ValueError, with all names and shapes, unless the named tensors have equally many coordinates: none is repeated."""
+    if len({tensor.shape[-1] for tensor in tensors.values()}) > 1:
+        listed = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
+        raise ValueError(f"{', '.join(tensors)}: shapes do not fit together in the last axis: {listed}")
+
+
+def require_outputs(output: Tensor, expected: int) -> None:
+    """Raise ValueError unless a network gave so many numbers for each of its inputs."""
+    if output.shape[-1] != expected:
+        raise ValueError(f"network: expected {expected} outputs, got {output.shape[-1]}")
+
+
 def require_scale_tril(name: str, scale_tril: Tensor) -> None:
     """Raise ValueError unless `scale_tril` is (..., d, d), lower-triangular, with a positive diagonal."""
     require_floating(name, scale_tril, min_ndim=2)

@@ -33,7 +33,7 @@ class Annealing:
 
     The temperatures are crowded at both ends, as a sigmoid's values are, where the densities change fastest (Wu et al., 2017).
     On linear-Gaussian models, many temperatures with short trajectories beat few with long ones at equal cost. Raises
-    ValueError for numbers that are not positive.
+    ValueError for numbers that are not whole and positive.
     """
 
     temperatures: int = 500
@@ -42,8 +42,8 @@ class Annealing:
 
     def __post_init__(self) -> None:
         for name in ("temperatures", "leapfrog", "chains"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+            if not isinstance(value := getattr(self, name), int) or value < 1:
+                raise ValueError(f"{name}: expected a whole number, at least 1, got {value!r}")
 
     def schedule(self) -> Float[Tensor, "temperatures_plus_1"]:
         """β_0 = 0 < β_1 < … < β_T = 1."""

@@ -1,6 +1,7 @@
 """The command line: every recipe of the book, at any profile, resumable."""
 
 import json
+import os
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -42,8 +43,8 @@ def train(
 ) -> None:
     """Train a recipe and measure it. Started again with the same folder, it resumes where it was stopped."""
     try:
-        _require(accelerator)
-        chosen = recipes.recipe(experiment, game, profile, tomllib.loads("\n".join(set_ or [])))
+        _require(accelerator, devices)
+        chosen = recipes.recipe(experiment, game, profile, _settings(set_ or []))
         folder = out or Path("runs") / f"{experiment}-{game}-{profile}-{seed}"
         fabric = Fabric(
             accelerator=accelerator,
@@ -53,6 +54,8 @@ def train(
         )
         fabric.launch()
         on_log = _tensorboard_of(folder) if tensorboard and fabric.is_global_zero else None
+        if fabric.is_global_zero and (source := getattr(chosen.data("train"), "source", "")):
+            typer.echo(f"Data: {source}", err=True)
         measuring = _given(images=images, annealed=annealed)
         result = recipes.run(chosen, seed, folder, fabric=fabric, on_log=on_log, measuring=measuring)
     except (ValueError, OSError, CorruptFile, WrongCheckpoint, TrainingDiverged) as error:
@@ -124,12 +127,31 @@ def halve(
     typer.echo(f"{folder / 'model.safetensors'}: 16 bits; the bound on {of} images changed by {changed} nats")
 
 
-def _require(accelerator: str) -> None:
-    """Raise ValueError for a kind of device that is not known, or that PyTorch does not have here."""
+def _settings(given: list[str]) -> dict[str, Any]:
+    """What `--set` says, as in a TOML file; raises ValueError for what is none, with an example."""
+    for each in given:
+        try:
+            tomllib.loads(each)
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(
+                f"--set: expected NAME=VALUE, text in quotes (name='text'), got {each!r} ({error})"
+            ) from error
+    try:
+        return tomllib.loads("\n".join(given))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"--set: expected each setting once, got {', '.join(given)}") from error
+
+
+def _require(accelerator: str, devices: int = 1) -> None:
+    """Raise ValueError for a kind of device that is not known, or of which PyTorch does not have as many here."""
     if accelerator not in {"auto", "cpu", "cuda", "gpu"}:
         raise ValueError(f"accelerator: expected auto, cpu or cuda, got {accelerator!r}")
     if accelerator in {"cuda", "gpu"} and not torch.cuda.is_available():
         raise ValueError(f"accelerator: PyTorch finds no CUDA device here, got {accelerator!r}; take auto or cpu")
+    on_gpus = accelerator != "cpu" and torch.cuda.is_available()
+    there = torch.cuda.device_count() if on_gpus else os.cpu_count() or 1
+    if devices > there:
+        raise ValueError(f"devices: expected at most {there}, as many as there are here, got {devices}")
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -331,9 +331,14 @@ def _find_mnist(name: str) -> Path:
 
 
 def data_folders() -> Iterator[Path]:
-    """Where data are looked for, in this order."""
+    """Where data are looked for, in this order.
+
+    Raises NotADirectoryError where `$AVB_DATA` names no folder: who set it does not want to get other data without a word.
+    """
     if root := os.environ.get("AVB_DATA"):
-        yield Path(root).expanduser()
+        if not (folder := Path(root).expanduser()).is_dir():
+            raise NotADirectoryError(f"AVB_DATA: expected a folder with data, got {root}, where there is none")
+        yield folder
     yield cache_folder()
 
 

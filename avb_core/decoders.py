@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
+from avb_core._validate import require_last_axis
 from avb_core.gaussian import log_prob_diagonal, log_prob_standard_normal
 
 
@@ -20,7 +21,7 @@ class Likelihood(nn.Module, ABC):
 
     @abstractmethod
     def log_prob(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*#batch d"]) -> Float[Tensor, "*batch"]:
-        """log p(x | z) in nats, summed over the pixels."""
+        """log p(x | z) in nats, summed over the pixels. A decoder raises ValueError for an x of another number of pixels."""
 
 
 class TargetLikelihood(Likelihood):
@@ -61,6 +62,7 @@ class BernoulliDecoder(Decoder):
     def log_prob(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*#batch d"]) -> Float[Tensor, "*batch"]:
         # Σ x ℓ − log(1 + exp ℓ), from the logits ℓ: no probability is rounded to 0 or 1 on the way.
         logits = self.network(z)
+        require_last_axis(x=x, logits=logits)
         return (x * logits - softplus(logits)).sum(-1)
 
     def mean(self, z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch n"]:
@@ -89,6 +91,7 @@ class GaussianDecoder(Decoder):
 
     def log_prob(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*#batch d"]) -> Float[Tensor, "*batch"]:
         mean = self.mean(z)
+        require_last_axis(x=x, mean=mean)
         return log_prob_diagonal(x, mean, self.log_std.exp().expand(mean.shape[-1]))
 
     def mean(self, z: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch n"]:
@@ -149,6 +152,7 @@ class DiscretizedLogisticDecoder(IntensityDecoder):
 
     def log_prob(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*#batch d"]) -> Float[Tensor, "*batch"]:
         centre, scale = self.centre_and_scale(z)
+        require_last_axis(x=x, centre=centre)
         level = (255 * x).round()
         upper, lower = ((level + side) / 255 - centre for side in (0.5, -0.5))
         # σ(a) − σ(b) = σ(a) σ(−b) (1 − exp(b − a)): no two numbers that nearly agree are subtracted.
@@ -176,6 +180,7 @@ class DequantizedGaussianDecoder(IntensityDecoder):
 
     def log_prob(self, x: Float[Tensor, "*#batch n"], z: Float[Tensor, "*#batch d"]) -> Float[Tensor, "*batch"]:
         centre, scale = self.centre_and_scale(z)
+        require_last_axis(x=x, centre=centre)
         middle = ((255 * x).round() + 0.5) / 256
         # E (y − centre)² = (middle − centre)² + the variance of a uniform variable on the cell.
         square = (middle - centre).square() + 1 / (12 * 256**2)

@@ -15,7 +15,7 @@ from scipy.spatial import KDTree
 from scipy.special import ndtr
 from torch import Tensor
 
-from avb_core._validate import require_no_nan
+from avb_core._validate import require_floating, require_no_nan
 from avb_core.decoders import Decoder, Likelihood
 from avb_core.gaussian import (
     kl_standard_normal,
@@ -113,8 +113,10 @@ def iwlb_log_likelihood(
     """One draw of the importance weighted lower bound L_k on log p(x) for each image, for any explicit proposal.
 
     At most `chunk` codes are held at a time: importance samples are folded into a running log-sum-exp, so that memory does
-    not grow with k. Raises ValueError for k < 1 or chunk < 1.
+    not grow with k. Raises ValueError for an x of other axes, k < 1 or chunk < 1.
     """
+    if x.ndim != 2:
+        raise ValueError(f"x: expected shape (batch, n), got {tuple(x.shape)}")
     if k < 1:
         raise ValueError(f"k: expected at least 1 importance sample, got {k}")
     if chunk < 1:
@@ -226,7 +228,8 @@ def kl_nearest_neighbour(q_samples: Float[Tensor, "n d"], p_samples: Float[Tenso
 
     d · mean log(ν_k(i) / ρ_k(i)) + log(m / (n − 1)), where ρ_k is the distance from a sample of q to its k-th neighbour among
     the other samples of q, and ν_k among those of p. Consistent, with a bias that shrinks slowly in higher dimensions; it can
-    be negative. Raises ValueError for fewer than k + 1 samples, different dimensions, repeated points, or NaN.
+    be negative. Raises ValueError for fewer than k + 1 samples, different dimensions, a k-th neighbour at the same point, or
+    NaN; fewer points that coincide, as rounding may have it, are let pass.
     """
     require_no_nan("q_samples", q_samples)
     require_no_nan("p_samples", p_samples)
@@ -248,12 +251,12 @@ def kl_to_prior_histogram(z: Float[Tensor, "n 2"], bins: int = 40) -> Estimate:
     Each code is mapped to the unit square by the normal distribution function, under which the prior is uniform; the KL of
     the cells' frequencies to uniform is at most KL(q ‖ p), and close to it when q varies little within a cell. The plug-in
     estimate is too large by (cells − 1)/(2n) to first order (Miller, 1955), which is taken off; the standard error is that
-    of the mean log frequency. Raises ValueError for another dimension, fewer than one sample per cell, or NaN.
+    of the mean log frequency. Raises ValueError for another dimension, fewer than one sample per cell, or entries not finite.
     """
     require_no_nan("z", z)
     values = np.asarray(z.detach().cpu(), dtype=float)
-    if values.ndim != 2 or values.shape[1] != 2:
-        raise ValueError(f"z: expected shape (n, 2), got {values.shape}")
+    if values.ndim != 2 or values.shape[1] != 2 or not np.isfinite(values).all():
+        raise ValueError(f"z: expected finite entries of shape (n, 2), got {values.shape}")
     if len(values) < bins**2:
         raise ValueError(f"z: expected at least one sample for each of the {bins**2} cells, got {len(values)}")
     cells = np.minimum((ndtr(values) * bins).astype(int), bins - 1)
@@ -323,12 +326,13 @@ def energy_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
     """2 E|A − B| − E|A − A′| − E|B − B′| from samples of both (Székely and Rizzo, 2013, eq. 4): 0 only where the laws agree.
 
     Unbiased, so near 0 it may be negative; in the units of the samples, and the price is n · m distances. Raises ValueError
-    for fewer than two samples, different dimensions or NaN.
+    for fewer than two samples, different dimensions, or entries that are not finite.
     """
     for name, samples in (("a", a), ("b", b)):
-        require_no_nan(name, samples)
-        if samples.ndim != 2 or len(samples) < 2 or samples.shape[1] != a.shape[1]:
-            raise ValueError(f"{name}: expected shape (2 or more, {a.shape[-1]}), got {tuple(samples.shape)}")
+        require_floating(name, samples, min_ndim=2)
+        if samples.ndim != 2 or len(samples) < 2 or samples.shape[1] != a.shape[1] or not samples.isfinite().all():
+            expected = f"finite entries of shape (2 or more, {a.shape[-1]})"
+            raise ValueError(f"{name}: expected {expected}, got {tuple(samples.shape)}")
     a, b = a.detach().double(), b.detach().double()
     across = 2 * torch.cdist(a, b).mean()
     # A sample's distance to itself is 0 and does not count.

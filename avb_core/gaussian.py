@@ -15,6 +15,7 @@ from avb_core._validate import (
     require_broadcastable,
     require_covariance,
     require_floating,
+    require_last_axis,
     require_no_nan,
     require_positive,
     require_scale_tril,
@@ -84,6 +85,7 @@ def log_prob_full(
     """
     _require_point("z", z)
     _require_full("mean", mean, "scale_tril", scale_tril)
+    require_last_axis(z=z, mean=mean, scale_tril=scale_tril)
     require_broadcastable(z=z, mean=mean, scale_tril=scale_tril[..., 0])
     whitened = _solve_tril(scale_tril, (z - mean)[..., None])[..., 0]
     log_diagonal = scale_tril.diagonal(dim1=-2, dim2=-1).log()
@@ -131,6 +133,7 @@ def kl_full(
     """
     _require_full("mean_q", mean_q, "scale_tril_q", scale_tril_q)
     _require_full("mean_p", mean_p, "scale_tril_p", scale_tril_p)
+    require_last_axis(mean_q=mean_q, scale_tril_q=scale_tril_q, mean_p=mean_p, scale_tril_p=scale_tril_p)
     require_broadcastable(
         mean_q=mean_q, scale_tril_q=scale_tril_q[..., 0], mean_p=mean_p, scale_tril_p=scale_tril_p[..., 0]
     )

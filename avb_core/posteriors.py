@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from avb_core._validate import require_outputs
 from avb_core.gaussian import log_prob_diagonal, log_prob_standard_normal, reparameterize, reparameterize_full
 
 # Keeps log σ finite when an encoder becomes certain: far below any width that a decoder could resolve.
@@ -52,7 +53,10 @@ class ExplicitPosterior(Posterior):
 
 
 class GaussianPosterior(ExplicitPosterior):
-    """q(z | x) = N(mean(x), diag(std(x)²)), mean and std from one network with 2 d outputs (Fickinger, eq. 2)."""
+    """q(z | x) = N(mean(x), diag(std(x)²)), mean and std from one network with 2 d outputs (Fickinger, eq. 2).
+
+    Raises ValueError, when it is asked, for a network with another number of outputs.
+    """
 
     def __init__(self, network: nn.Module, latent_dim: int) -> None:
         super().__init__()
@@ -61,8 +65,9 @@ class GaussianPosterior(ExplicitPosterior):
 
     def forward(self, x: Float[Tensor, "*batch n"]) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d"]]:
         """mean(x) and std(x)."""
-        mean, raw_std = self.network(x).split(self.latent_dim, dim=-1)
-        return mean, softplus(raw_std) + MINIMUM_STD
+        output = self.network(x)
+        require_outputs(output, 2 * self.latent_dim)
+        return mean_and_std(output)
 
     def sample_with_log_prob(
         self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()
@@ -92,7 +97,9 @@ class FullGaussianPosterior(ExplicitPosterior):
     def forward(self, x: Float[Tensor, "*batch n"]) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d d"]]:
         """mean(x) and L(x)."""
         d = self.latent_dim
-        mean, raw_std, below = self.network(x).split([d, d, d * (d - 1) // 2], dim=-1)
+        output = self.network(x)
+        require_outputs(output, self.outputs(d))
+        mean, raw_std, below = output.split([d, d, d * (d - 1) // 2], dim=-1)
         scale_tril = torch.diag_embed(softplus(raw_std) + MINIMUM_STD)
         rows, columns = torch.tril_indices(d, d, offset=-1)
         scale_tril[..., rows, columns] = below / math.sqrt(d)
@@ -227,6 +234,9 @@ class BasisNoisePosterior(Posterior):
     context: `outputs` numbers. The v_i's moments are taken from `draws` draws. As they are estimates, adaptive contrast's ELBO
     is too high, by up to about 1/draws nat for each latent variable with `moments`, and (latent_dim + 3)/4 times as much with
     `moments_full`.
+
+    Raises ValueError for no noise networks or fewer than two draws and, when it is asked, for a network with another number of
+    outputs.
     """
 
     def __init__(
@@ -240,6 +250,10 @@ class BasisNoisePosterior(Posterior):
         flow: Bend | None = None,
     ) -> None:
         super().__init__()
+        if not noise_networks:
+            raise ValueError("noise_networks: expected at least one, got none")
+        if draws < 2:
+            raise ValueError(f"draws: expected at least 2 for a variance, got {draws}")
         self.network = network
         self.noise_networks = nn.ModuleList(noise_networks)
         self.latent_dim = latent_dim
@@ -262,6 +276,8 @@ class BasisNoisePosterior(Posterior):
         parts = [1, *[1] * self.gaussian, len(self.noise_networks)]
         of_base = self.latent_dim * sum(parts)
         context = None if self.flow is None else output[..., of_base:]
+        if context is None:
+            require_outputs(output, of_base)
         offset, *gaussian, scales = output[..., :of_base].unflatten(-1, (-1, self.latent_dim)).split(parts, dim=-2)
         if not gaussian:
             return OfImage(offset.squeeze(-2), None, scales, context)

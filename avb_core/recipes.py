@@ -101,11 +101,22 @@ def recipe(
     name = profile() if profile_name is None else require_profile(profile_name)
     settings = _book()["profiles"][name].get(experiment, {}).get(game)
     if settings is None:
-        raise ValueError(f"book.toml has no settings for {experiment} with {game} under the profile {name}")
-    of_game = inspect.signature(GAMES[game]).parameters.keys() - {"networks", "likelihood"}
-    known = (settings.keys() | TRAINING_FIELDS | {"initialization"} | of_game) - {"seed"}  # which is not the recipe's
+        there_are = [
+            f"{with_game} ({of_profile})"
+            for of_profile, experiments in _book()["profiles"].items()
+            for with_game in experiments.get(experiment, {})
+        ]
+        raise ValueError(
+            f"book.toml has no settings for {experiment} with {game} under the profile {name}; "
+            f"for {experiment} it has {', '.join(there_are) or 'none'}"
+        )
+    of_game = inspect.signature(GAMES[game]).parameters.values()
+    defaults = {each.name: each.default for each in of_game if each.name not in ("networks", "likelihood")}
+    defaults["initialization"] = "pytorch"
+    known = (settings.keys() | TRAINING_FIELDS | defaults.keys()) - {"seed"}  # which is not the recipe's
     for key, value in (overrides or {}).items():
         _require("setting", key, dict.fromkeys(known))
+        _require_like(key, value, settings.get(key, defaults.get(key)))
         # A table, such as learning_rates, keeps the entries that are not named.
         settings[key] = settings.get(key, {}) | value if isinstance(value, Mapping) else value
     found = Recipe(experiment, game, name, settings)
@@ -206,8 +217,10 @@ def evaluate(
     if on is not None:
         of = replace(of, experiment=_require("experiment", on, EXPERIMENTS))
     _require_options(of, options)
-    if out is not None and (Path(out) / "result.json").exists():
-        raise ValueError(f"out: expected a folder without a result, got {out}")
+    if out is not None:
+        if (Path(out) / "result.json").exists():
+            raise ValueError(f"out: expected a folder without a result, got {out}")
+        Path(out).mkdir(parents=True, exist_ok=True)  # before anything takes its time
     game = load_model(of, folder).to(device)
     with torch.random.fork_rng([device] if torch.device(device).type == "cuda" else []):
         torch.manual_seed(seed)
@@ -232,6 +245,8 @@ def halve(folder: Path, *, device: torch.device | str = "cpu", **options: Any) -
     """
     folder = Path(folder)
     of, result = recipe_of(folder), read_json(folder / "result.json")
+    if "annealed" not in inspect.signature(of.definition.measure).parameters:
+        raise ValueError(f"folder: expected an experiment with a bound on each image, got {of.experiment}")
     _require_options(of, options)
     weights, about = load_tensors(folder / "model.safetensors")
     if any(tensor.dtype == torch.float16 for tensor in weights.values()):
@@ -247,8 +262,6 @@ def halve(folder: Path, *, device: torch.device | str = "cpu", **options: Any) -
         with torch.random.fork_rng([device] if torch.device(device).type == "cuda" else []):
             torch.manual_seed(result["seed"])
             _, per_image = of.definition.measure(game, **options)
-        if "iwlb" not in per_image:
-            raise ValueError(f"folder: expected an experiment with a bound on each image, got {of.experiment}")
         bounds.append(per_image["iwlb"].double())
     changed = bounds[1] - bounds[0]
     told = {"dtype": "float16", "images": len(changed), "iwlb_changed_by": asdict(Estimate.of_mean(changed))}
@@ -265,9 +278,22 @@ def recipe_of(folder: Path) -> Recipe:
     """
     path = Path(folder) / "result.json"
     stored = read_json(path)
+    if not isinstance(stored, dict):
+        raise CorruptFile(f"{path}: not the result of a training, but a {type(stored).__name__}")
     if missing := {"experiment", "game", "profile", "seed", "settings"} - stored.keys():
         raise CorruptFile(f"{path}: not the result of a training, it has no {', '.join(sorted(missing))}")
-    return Recipe(stored["experiment"], stored["game"], stored["profile"], stored["settings"])
+    found = Recipe(stored["experiment"], stored["game"], stored["profile"], stored["settings"])
+    try:
+        for kind, name, known in (("experiment", found.experiment, EXPERIMENTS), ("game", found.game, GAMES)):
+            _require(kind, name, known)
+        _require("architecture", found.architecture, ARCHITECTURES)
+        _require("initialization", found.initialization, INITIALIZATIONS)
+        of_game = {key: value for key, value in found.settings.items() if key not in NOT_OF_THE_GAME}
+        inspect.signature(GAMES[found.game]).bind(None, None, **of_game)
+        found.config()
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CorruptFile(f"{path}: not the result of a training that this version knows ({error})") from error
+    return found
 
 
 def load_model(of: Recipe, folder: Path, features: int | None = None) -> LatentVariableGame:
@@ -298,10 +324,14 @@ def _with_weights(of: Recipe, tensors: Mapping[str, Tensor], features: int | Non
 
 
 def _require_options(of: Recipe, options: Mapping[str, Any]) -> None:
-    try:
-        inspect.signature(of.definition.measure).bind(None, **options)
-    except TypeError as error:
-        raise ValueError(f"{', '.join(options)}: not for the experiment {of.experiment} ({error})") from error
+    measure = of.definition.measure
+    given = {"game"} | getattr(measure, "keywords", {}).keys()  # by the loop, and by the experiment
+    known = [name for name in inspect.signature(measure).parameters if name not in given]
+    if unknown := options.keys() - set(known):
+        raise ValueError(
+            f"{', '.join(sorted(unknown))}: not for the experiment {of.experiment}, whose measure takes "
+            f"{', '.join(known) or 'no options'}"
+        )
 
 
 def _holds(path: Path, weights: Mapping[str, Tensor]) -> bool:
@@ -345,6 +375,24 @@ def _book() -> dict[str, Any]:
             f"{BOOK}: the recipes stand in the book's checkout; install with `pip install -e .` there"
         )
     return tomllib.loads(BOOK.read_text(encoding="utf-8"))
+
+
+def _require_like(key: str, value: Any, before: Any) -> None:
+    """Raise ValueError unless a setting is of the kind of the one that it replaces."""
+
+    def is_count(each: Any) -> bool:
+        return type(each) is int and each >= (0 if key == "extra" else 1)  # True is an int, but no count
+
+    expected, fits = {
+        bool: ("true or false", type(value) is bool),
+        int: ("a whole number, at least 1", is_count(value)),
+        float: ("a number", type(value) in (int, float)),
+        str: ("text", type(value) is str),
+        list: ("whole numbers, at least 1 each", type(value) is list and bool(value) and all(map(is_count, value))),
+        dict: ("a table", isinstance(value, Mapping)),
+    }.get(type(before), ("", True))
+    if not fits:
+        raise ValueError(f"{key}: expected {expected}, such as {before!r}, got {value!r}")
 
 
 def _require(kind: str, name: str, known: Mapping[str, Any]) -> str:

@@ -63,26 +63,32 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "checkpoint_every"):
-            if not isinstance(value := getattr(self, name), int) or value < 1:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}: expected a whole number, at least 1, got {value!r}")
         for name, values in (("learning_rates", self.learning_rates), ("updates", self.updates)):
             if not isinstance(values, Mapping):
                 raise ValueError(f"{name}: expected a number for each player, by name, got {values!r}")
             for player, value in values.items():
-                if not value > 0:
-                    raise ValueError(f"{name}[{player!r}]: expected a positive number, got {value}")
+                if not _is_number(value) or not 0 < value < math.inf:
+                    raise ValueError(f"{name}[{player!r}]: expected a positive number, got {value!r}")
                 if name == "updates" and not isinstance(value, int):
                     raise ValueError(f"updates[{player!r}]: expected a whole number, got {value}")
-        if self.seed < 0:
-            raise ValueError(f"seed: expected 0 or more, got {self.seed}")
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed: expected a whole number from 0 to 2^63 − 1, got {self.seed!r}")
+        if not isinstance(self.simultaneous, bool):
+            raise ValueError(f"simultaneous: expected true or false, got {self.simultaneous!r}")
+        betas: object = self.betas
+        if not (isinstance(betas, list | tuple) and len(betas) == 2 and all(_is_share(beta) for beta in betas)):
+            raise ValueError(f"betas: expected two numbers in [0, 1), got {betas!r}")
         if self.schedule not in ("constant", "cosine"):
             raise ValueError(f"schedule: expected 'constant' or 'cosine', got {self.schedule!r}")
         if self.simultaneous and any(count != 1 for count in self.updates.values()):
             raise ValueError(f"updates: expected one update per player when simultaneous, got {dict(self.updates)}")
-        if not 0 <= self.warm_up < 1:
-            raise ValueError(f"warm_up: expected a share of the steps in [0, 1), got {self.warm_up}")
-        if self.average is not None and not 0 <= self.average < 1:
-            raise ValueError(f"average: expected a decay in [0, 1), got {self.average}")
+        if not _is_share(self.warm_up):
+            raise ValueError(f"warm_up: expected a share of the steps in [0, 1), got {self.warm_up!r}")
+        if self.average is not None and not _is_share(self.average):
+            raise ValueError(f"average: expected a decay in [0, 1), got {self.average!r}")
 
     def require_players(self, game: Game) -> None:
         """Raise ValueError unless every player of the game has a learning rate and nobody else, and the game can warm up."""
@@ -145,6 +151,14 @@ def train(
                 play.save()
     play.finish()
     return play.metrics
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_share(value: object) -> bool:
+    return _is_number(value) and 0 <= cast(float, value) < 1
 
 
 class _Play:

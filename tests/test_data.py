@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from avb_core import data
+from avb_core.celeba import celeba
 from avb_core.data import (
     MNIST_FILES,
     DataMissing,
@@ -126,6 +127,7 @@ def test_mnist_is_missing(nowhere, tmp_path, monkeypatch):
     with pytest.raises(DataMissing, match="python -m avb_core fetch mnist") as caught:
         mnist("train")
     assert str(nowhere / "mnist") in str(caught.value)
+    (tmp_path / "mine").mkdir()
     monkeypatch.setenv("AVB_DATA", str(tmp_path / "mine"))
     with pytest.raises(DataMissing) as caught:
         mnist("test")
@@ -165,6 +167,13 @@ def test_digits_stand_in(nowhere):
 
     intensities = digits("test").pixels.double() / 255
     np.testing.assert_allclose(intensities, load_digits().data[1500:] / 16, atol=0.5 / 255 + 1e-12)
+
+
+@pytest.mark.parametrize("load", [mnist, mnist_or_digits, celeba])
+def test_nothing_stands_in_for_a_folder_that_is_not_there(load, monkeypatch, tmp_path):
+    monkeypatch.setenv("AVB_DATA", str(tmp_path / "none"))
+    with pytest.raises(NotADirectoryError, match="^AVB_DATA: expected a folder with data, got .*none"):
+        load("test")
 
 
 @pytest.mark.parametrize("load", [mnist, digits, mnist_or_digits])

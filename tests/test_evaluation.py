@@ -393,10 +393,11 @@ def test_nearest_neighbours_with_samples_of_different_sizes():
         (torch.randn(10, 2), torch.randn(4, 2), 5, "^k: "),
         (torch.randn(10, 2), torch.randn(10, 2), 0, "^k: "),
         (torch.zeros(10, 2), torch.randn(10, 2), 5, "coincide"),
+        (torch.arange(3.0)[:, None].repeat(1, 2), torch.ones(9, 2), 1, "coincide"),
         (torch.full((10, 2), math.nan), torch.randn(10, 2), 5, "^q_samples: "),
         (torch.randn(10, 2), torch.full((10, 2), math.nan), 5, "^p_samples: "),
     ],
-    ids=["dimensions", "no-axis", "few-q", "few-p", "k=0", "coincide", "nan-q", "nan-p"],
+    ids=["dimensions", "no-axis", "few-q", "few-p", "k=0", "coincide", "q-in-p", "nan-q", "nan-p"],
 )
 def test_nearest_neighbours_refuse(q, p, k, message):
     with pytest.raises(ValueError, match=message):
@@ -558,8 +559,15 @@ def test_energy_distance_of_known_laws():
 def test_energy_distance_refuses(a, b, named):
     with pytest.raises(ValueError, match=f"^{named}: "):
         evaluation.energy_distance(torch.zeros(a), torch.zeros(b))
-    with pytest.raises(ValueError, match="^a: "):
-        evaluation.energy_distance(torch.full((3, 2), math.nan), torch.zeros(3, 2))
+    for bad in (math.nan, math.inf):
+        with pytest.raises(ValueError, match="^a: expected finite entries"):
+            evaluation.energy_distance(torch.full((3, 2), bad), torch.zeros(3, 2))
+
+
+def test_a_single_image_is_no_batch():
+    posterior, decoder = GaussianPosterior(MLP(4, [8], 4), 2), BernoulliDecoder(MLP(2, [8], 4))
+    with pytest.raises(ValueError, match=r"^x: expected shape \(batch, n\), got \(4,\)"):
+        iwlb_log_likelihood(decoder, posterior, torch.zeros(4), 5)
 
 
 def test_a_mean_by_levels_has_the_value_and_the_error_that_it_says():

@@ -577,3 +577,11 @@ def test_no_noise_is_drawn_too_small():
         reparameterize(MEAN, STD, torch.zeros(3))
     with pytest.raises(ValueError, match="noise"):
         reparameterize(MEAN, STD, torch.zeros(1, 3))
+
+
+def test_no_coordinate_is_repeated_in_a_full_gaussian():
+    mean, scale_tril = torch.zeros(5, 3), torch.eye(3).expand(5, 3, 3)
+    with pytest.raises(ValueError, match=r"last axis: z \(7, 5, 1\)"):
+        log_prob_full(torch.randn(7, 5, 1), mean, scale_tril)
+    with pytest.raises(ValueError, match=r"last axis: .*mean_p \(1,\)"):
+        kl_full(mean, scale_tril, torch.zeros(1), torch.eye(1))

@@ -616,6 +616,44 @@ def test_scales_that_make_no_sense_are_refused():
         DiscretizedLogisticDecoder(nn.Identity(), scales=3).mean(torch.zeros(4))
 
 
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        BernoulliDecoder(nn.Linear(2, 4)),
+        GaussianDecoder(nn.Linear(2, 4)),
+        DiscretizedLogisticDecoder(nn.Linear(2, 4), scales=1),
+        DequantizedGaussianDecoder(nn.Linear(2, 4), scales=1),
+    ],
+    ids=lambda decoder: type(decoder).__name__,
+)
+def test_no_pixel_is_repeated(decoder):
+    assert decoder.log_prob(torch.rand(6, 4), torch.randn(6, 2)).shape == (6,)
+    with pytest.raises(ValueError, match=r"^x, \w+: shapes do not fit together in the last axis: x \(6, 1\)"):
+        decoder.log_prob(torch.rand(6, 1), torch.randn(6, 2))
+
+
+@pytest.mark.parametrize(
+    "posterior, expected",
+    [
+        (GaussianPosterior(nn.Linear(4, 3), 2), "4 outputs, got 3"),
+        (GaussianPosterior(nn.Linear(4, 6), 2), "4 outputs, got 6"),
+        (FullGaussianPosterior(nn.Linear(4, 6), 2), "5 outputs, got 6"),
+        (BasisNoisePosterior(nn.Linear(4, 8), [nn.Linear(1, 2)] * 2, 2, 1), "6 outputs, got 8"),
+    ],
+    ids=["few", "many", "full", "as if Gaussian"],
+)
+def test_a_posterior_needs_as_many_outputs_as_it_says(posterior, expected):
+    with pytest.raises(ValueError, match=f"^network: expected {expected}$"):
+        posterior.sample(torch.randn(3, 4))
+
+
+def test_moments_need_noises_and_draws():
+    with pytest.raises(ValueError, match="^noise_networks: expected at least one"):
+        BasisNoisePosterior(nn.Linear(4, 2), [], 2, 1)
+    with pytest.raises(ValueError, match="^draws: expected at least 2"):
+        BasisNoisePosterior(nn.Linear(4, 4), [nn.Linear(1, 2)], 2, 1, draws=1)
+
+
 def test_a_mean_over_pixels_is_not_the_log_density():
     decoder = BernoulliDecoder(MLP(2, [8], 784))
     x, z = torch.bernoulli(torch.full((784,), 0.3)), torch.randn(2)

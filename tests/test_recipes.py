@@ -27,7 +27,7 @@ from avb_core.experiments import per_image_of
 from avb_core.games import AVB, IWAE, VAE, AdaptiveContrastAVB, TwoAdversaries
 from avb_core.networks import MLP, ConvolutionalDecoder
 from avb_core.posteriors import ExplicitPosterior
-from avb_core.runs import CorruptFile, load_tensors, read_json, read_json_lines, save_tensors
+from avb_core.runs import CorruptFile, load_tensors, read_json, read_json_lines, save_tensors, write_json
 from avb_core.testbeds import EightSchools
 from avb_core.training import TrainingConfig, WrongCheckpoint, train
 
@@ -115,7 +115,7 @@ def refused(*arguments):
     result = invoke(*arguments)
     assert result.exit_code == 2
     assert result.stdout == ""
-    (line,) = result.stderr.splitlines()
+    (line,) = (line for line in result.stderr.splitlines() if not line.startswith("Data: "))
     assert line.startswith("Error: ")
     return line.removeprefix("Error: ")
 
@@ -538,14 +538,56 @@ def test_one_experiment_does_not_go_on_with_another_s_run(small, tmp_path):
     "setting, told",
     [
         ("seed=3", "setting: expected one of "),
-        ("steps=10.5", "steps: expected a whole number, at least 1, got 10.5"),
-        ("batch_size=64.0", "batch_size: expected a whole number, at least 1, got 64.0"),
-        ("learning_rates=0.1", "learning_rates: expected a number for each player, by name, got 0.1"),
+        ("steps=10.5", "steps: expected a whole number, at least 1, such as 6, got 10.5"),
+        ("batch_size=64.0", "batch_size: expected a whole number, at least 1, such as 8, got 64.0"),
+        ("learning_rates=0.1", "learning_rates: expected a table, such as {'critic': 0.001"),
+        ("latent_dim=0", "latent_dim: expected a whole number, at least 1, such as 2, got 0"),
+        ("latent_dim='a'", "latent_dim: expected a whole number, at least 1, such as 2, got 'a'"),
+        ("widths=3", "widths: expected whole numbers, at least 1 each, such as [32], got 3"),
+        ("widths=[]", "widths: expected whole numbers"),
+        ("widths=[0]", "widths: expected whole numbers"),
+        ("initialization=['a']", "initialization: expected text, such as 'pytorch', got ['a']"),
+        ("initialization=he", "--set: expected NAME=VALUE, text in quotes (name='text'), got 'initialization=he' ("),
+        ("steps", "--set: expected NAME=VALUE, text in quotes (name='text'), got 'steps' ("),
     ],
 )
 def test_a_setting_of_another_kind_is_refused_in_a_line(small, setting, told, tmp_path):
     line = refused("train", "four_points", "--accelerator", "cpu", "--set", setting, "--out", tmp_path / "run")
     assert line.startswith(told) and not (tmp_path / "run").exists()
+
+
+def test_a_setting_given_twice_is_refused_and_parts_of_a_table_are_put_together(small, tmp_path):
+    of = ("train", "four_points", "--accelerator", "cpu", "--out", tmp_path / "run")
+    line = refused(*of, "--set", "steps=2", "--set", "steps=3")
+    assert line == "--set: expected each setting once, got steps=2, steps=3"
+    rates = ("--set", "learning_rates.critic=1e-3", "--set", "learning_rates.model=2e-3")
+    assert invoke(*of, "--game", "avb", *rates, "--set", "steps=2").exit_code == 0
+    stored = read_json(tmp_path / "run" / "result.json")["settings"]["learning_rates"]
+    assert stored == {"critic": 1e-3, "model": 2e-3}
+
+
+def test_no_more_processes_than_there_are_devices(tmp_path):
+    line = refused("train", "four_points", "--accelerator", "cpu", "--devices", 999, "--out", tmp_path / "run")
+    assert line == f"devices: expected at most {os.cpu_count()}, as many as there are here, got 999"
+
+
+@pytest.mark.parametrize(
+    "content, told",
+    [
+        ([], "not the result of a training, but a list"),
+        ({"experiment": "five_points"}, "experiment: expected one of .*, got 'five_points'"),
+        ({"game": "chess"}, "game: expected one of .*, got 'chess'"),
+        ({"settings": {"steps": 3}}, "missing a required argument: 'latent_dim'"),
+        ({"settings": None}, "'NoneType' object"),
+    ],
+)
+def test_a_result_of_something_else_is_named(small, content, told, tmp_path):
+    arguments = ("train", "four_points", "--game", "vae", "--accelerator", "cpu", "--out", tmp_path / "run")
+    assert invoke(*arguments, "--set", "steps=2").exit_code == 0
+    path = tmp_path / "run" / "result.json"
+    write_json(path, read_json(path) | content if isinstance(content, dict) else content)
+    line = refused("evaluate", tmp_path / "run", "--accelerator", "cpu")
+    assert re.match(rf"{path}: not the result of a training", line) and re.search(told, line), line
 
 
 def test_an_unknown_architecture_is_refused():
@@ -674,7 +716,8 @@ def test_halved_weights_are_the_trained_ones_rounded(small, tmp_path):
     assert refused("halve", folder).startswith("folder: expected weights of 32 bits, got some of 16 in ")
     of_four = tmp_path / "four"
     assert invoke("train", "four_points", "--accelerator", "cpu", "--out", of_four).exit_code == 0
-    assert refused("halve", of_four).startswith("images, annealed: not for the experiment four_points")
+    told = "folder: expected an experiment with a bound on each image, got four_points"
+    assert refused("halve", of_four) == told
     with pytest.raises(ValueError, match="^folder: expected an experiment with a bound on each image, got four_points"):
         recipes.halve(of_four)
     assert "weights" not in read_json(of_four / "result.json")
