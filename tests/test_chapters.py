@@ -75,6 +75,20 @@ def test_folded_code_is_folded_everywhere(notebook):
     for cell in notebook.cells:
         hidden = cell.metadata.get("jupyter", {}).get("source_hidden", False)
         assert hidden == ("hide-input" in cell.metadata.get("tags", [])), cell.source
+        hidden = cell.metadata.get("jupyter", {}).get("outputs_hidden", False)
+        assert hidden == ("hide-output" in cell.metadata.get("tags", [])), cell.source
+
+
+def test_what_checks_a_solution_is_folded_with_it(notebook):
+    """A check's line would give the answer away below the folded solution."""
+    in_solution = False
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            # The last of these that a cell has decides what the code below it belongs to.
+            parts = re.findall(r"^:::+\{(solution|exercise)\}|^#+ ", cell.source, re.MULTILINE)
+            in_solution = parts[-1] == "solution" if parts else in_solution
+        elif in_solution:
+            assert {"hide-input", "hide-output"} <= set(cell.metadata.get("tags", [])), cell.source
 
 
 def test_nothing_of_the_machine_is_stored(notebook):
