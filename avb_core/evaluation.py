@@ -93,10 +93,11 @@ def log_likelihood_quadrature(
         raise ValueError(f"points: expected 5, 9, 13, …, so that every other point is a grid too, got {points}")
     axis = torch.linspace(-radius, radius, points, dtype=x.dtype, device=x.device)
     grid = torch.cartesian_prod(*[axis] * latent_dim).reshape(-1, latent_dim)
-    log_joint = torch.cat(
-        [decoder.log_prob(x[:, None], z) + log_prob_standard_normal(z) for z in grid.split(max(1, CHUNK // len(x)))],
-        dim=1,
-    ).double()
+    # Written into one tensor: thousands of small results, kept among large temporaries, scatter the heap over gigabytes.
+    log_joint = torch.empty(len(x), len(grid), dtype=torch.float64, device=x.device)
+    few = max(1, CHUNK // len(x))
+    for start, z in zip(range(0, len(grid), few), grid.split(few), strict=True):
+        log_joint[:, start : start + len(z)] = decoder.log_prob(x[:, None], z) + log_prob_standard_normal(z)
     log_joint = log_joint.reshape(len(x), *[points] * latent_dim)
     coarse = log_joint[:, ::2] if latent_dim == 1 else log_joint[:, ::2, ::2]
     # The prior vanishes at the ends, so all trapezoidal weights may be taken as equal.

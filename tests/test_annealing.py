@@ -109,8 +109,10 @@ def test_the_decoder_is_left_as_it_was():
 def test_bad_input_is_named():
     decoder, _, x, z, fit = linear_model(2)
     for name in ("temperatures", "leapfrog", "chains"):
-        with pytest.raises(ValueError, match=f"^{name}: expected at least 1"):
+        with pytest.raises(ValueError, match=f"^{name}: expected a whole number, at least 1, got 0"):
             Annealing(**{name: 0})
+        with pytest.raises(ValueError, match=f"^{name}: expected a whole number"):
+            Annealing(**{name: 1.5})
     with pytest.raises(ValueError, match="^start mean: expected shape"):
         ais_log_likelihood(decoder, x, 2, start=(fit[0][:1], fit[1]))
     with pytest.raises(ValueError, match="^start std: expected positive entries, got 0"):
