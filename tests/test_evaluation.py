@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -610,3 +612,24 @@ def test_one_level_is_a_plain_mean_and_two_are_the_first_and_what_the_second_add
 def test_levels_that_make_no_mean_are_refused(levels, message):
     with pytest.raises(ValueError, match=message):
         mean_by_levels(*levels)
+
+
+QUADRATURE = """
+import resource, torch
+from avb_core import data, models
+from avb_core.decoders import BernoulliDecoder
+from avb_core.evaluation import log_likelihood_quadrature
+from avb_core.networks import MLP
+resource.setrlimit(resource.RLIMIT_DATA, (5 * 2**30, 5 * 2**30))
+torch.manual_seed(0)
+x = data.digits("test").binarized().batch(torch.arange(297))
+values, _ = log_likelihood_quadrature(BernoulliDecoder(MLP(2, [], 64)), x)
+assert values.isfinite().all()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process so")
+def test_quadrature_needs_no_more_memory_than_its_values():
+    """297 images on 601 × 601 points are 0.8 GiB; results kept in pieces among large temporaries took 12 and more."""
+    run = subprocess.run([sys.executable, "-c", QUADRATURE], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
