@@ -25,6 +25,8 @@ BOOK = Path(__file__).parents[1] / "book.toml"
 TRAINING_FIELDS = {field.name for field in fields(TrainingConfig)}
 ARCHITECTURE_FIELDS = {field.name for kind in (FullyConnected, Convolutional) for field in fields(kind)} - {"pixels"}
 LIKELIHOOD_FIELDS = {"likelihood", "scales"}  # of pictures, see experiments.intensities
+NOT_SET = {"networks", "likelihood", "pixels"}  # of the builders' arguments, but given by the experiment
+MAY_BE_NONE_OF = {"extra", "units"}  # counts that may be 0
 NOT_OF_THE_GAME = TRAINING_FIELDS | ARCHITECTURE_FIELDS | LIKELIHOOD_FIELDS | {"initialization", "architecture"}
 
 
@@ -92,7 +94,7 @@ class Recipe:
 def recipe(
     experiment: str, game: str, profile_name: str | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Recipe:
-    """Look a recipe up in book.toml; `overrides` replace some of its settings, or give one that its game or training has.
+    """Look a recipe up in book.toml; `overrides` replace some of its settings, or add one of its game, networks or training.
 
     Raises ValueError, with the known names, for an unknown experiment, game, profile or setting.
     """
@@ -110,9 +112,11 @@ def recipe(
             f"book.toml has no settings for {experiment} with {game} under the profile {name}; "
             f"for {experiment} it has {', '.join(there_are) or 'none'}"
         )
-    of_game = inspect.signature(GAMES[game]).parameters.values()
-    defaults = {each.name: each.default for each in of_game if each.name not in ("networks", "likelihood")}
-    defaults["initialization"] = "pytorch"
+    defaults = {"initialization": "pytorch"}
+    # The fields of an architecture are the arguments of its constructor.
+    for builder in (GAMES[game], ARCHITECTURES[settings.get("architecture", "fully_connected")]):
+        of_builder = inspect.signature(builder).parameters.values()
+        defaults |= {each.name: each.default for each in of_builder if each.name not in NOT_SET}
     known = (settings.keys() | TRAINING_FIELDS | defaults.keys()) - {"seed"}  # which is not the recipe's
     for key, value in (overrides or {}).items():
         _require("setting", key, dict.fromkeys(known))
@@ -380,12 +384,14 @@ def _book() -> dict[str, Any]:
 def _require_like(key: str, value: Any, before: Any) -> None:
     """Raise ValueError unless a setting is of the kind of the one that it replaces."""
 
+    least = 0 if key in MAY_BE_NONE_OF else 1
+
     def is_count(each: Any) -> bool:
-        return type(each) is int and each >= (0 if key == "extra" else 1)  # True is an int, but no count
+        return type(each) is int and each >= least  # True is an int, but no count
 
     expected, fits = {
         bool: ("true or false", type(value) is bool),
-        int: ("a whole number, at least 1", is_count(value)),
+        int: (f"a whole number, at least {least}", is_count(value)),
         float: ("a number", type(value) in (int, float)),
         str: ("text", type(value) is str),
         list: ("whole numbers, at least 1 each", type(value) is list and bool(value) and all(map(is_count, value))),

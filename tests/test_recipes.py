@@ -25,7 +25,7 @@ from avb_core.data import DataMissing
 from avb_core.decoders import BernoulliDecoder, TargetLikelihood
 from avb_core.experiments import per_image_of
 from avb_core.games import AVB, IWAE, VAE, AdaptiveContrastAVB, TwoAdversaries
-from avb_core.networks import MLP, ConvolutionalDecoder
+from avb_core.networks import MLP, ConvolutionalDecoder, ResidualUnit
 from avb_core.posteriors import ExplicitPosterior
 from avb_core.runs import CorruptFile, load_tensors, read_json, read_json_lines, save_tensors, write_json
 from avb_core.testbeds import EightSchools
@@ -842,6 +842,20 @@ def test_overrides_replace_settings_and_merge_into_tables():
         "steps": 7,
         "learning_rates": {**plain.settings["learning_rates"], "critic": 0.5},
     }
+
+
+def test_an_architecture_has_settings_that_its_recipe_leaves_out():
+    plain, residual = (
+        recipes.recipe("mnist_conv8", "vae", "cpu", {"units": units}).build(features=784) for units in (0, 1)
+    )
+    assert not any(isinstance(part, ResidualUnit) for part in plain.modules())
+    # One for each of the three hidden layers of encoder and decoder.
+    assert sum(isinstance(part, ResidualUnit) for part in residual.modules()) == 6
+    with pytest.raises(ValueError, match="^units: expected a whole number, at least 0, such as 0, got -1"):
+        recipes.recipe("mnist_conv8", "vae", "cpu", {"units": -1})
+    for unknown in ("inject", "pixels"):  # a setting of fully connected networks, and the data's own
+        with pytest.raises(ValueError, match=f"^setting: expected one of .*units.*, got '{unknown}'"):
+            recipes.recipe("mnist_conv8", "vae", "cpu", {unknown: 1})
 
 
 def test_an_unknown_override_is_named():
