@@ -23,8 +23,15 @@ from avb_core.posteriors import GaussianPosterior, ImplicitPosterior
 from tools.book import ROOT
 
 CHAPTER = ROOT / "chapters" / "18_break_it.md"
-ROW = re.compile(r"^\| \d+ \| (?P<bug>[^|]+) \| [^|]+ \| `(?P<test>[^`]+)`(?P<where>, section \d+)? \|$", re.MULTILINE)
-GALLERY = {match["bug"]: match["test"] for match in ROW.finditer(CHAPTER.read_text(encoding="utf-8"))}
+# A row names a file of this folder and a test in it, or a function of the chapter and the section where it stands.
+ROW = re.compile(
+    r"^\| \d+ \| (?P<bug>[^|]+) \| [^|]+ \| (?:`(?P<file>\w+\.py)` )?`(?P<test>\w+)`(?P<where>, section \d+)? \|$",
+    re.MULTILINE,
+)
+GALLERY = {
+    match["bug"]: f"tests/{match['file']}::{match['test']}" if match["file"] else match["test"]
+    for match in ROW.finditer(CHAPTER.read_text(encoding="utf-8"))
+}
 DIAGNOSTICS = {bug: test for bug, test in GALLERY.items() if "::" not in test}
 Patch = pytest.MonkeyPatch
 
