@@ -224,6 +224,20 @@ def bound_levels(per_image: Mapping[str, Float[Tensor, "_"]]) -> list[Float[Tens
     return [per_image["iwlb_of_all"], joint, per_image["ais"]]
 
 
+def mean_of_all(per_image: Mapping[str, Float[Tensor, "_"]], name: str) -> Estimate:
+    """The mean over all test images of what was measured on the first of them: nats, by `evaluation.mean_by_levels`."""
+    return mean_by_levels(per_image["iwlb_of_all"], per_image[name])
+
+
+def paired(one: Mapping[str, Float[Tensor, "_"]], other: Mapping[str, Float[Tensor, "_"]]) -> Estimate:
+    """The paired difference of two log-likelihoods, in nats: from the same images, whose own variation cancels.
+
+    A mean by levels of the differences of their `bound_levels`, without those on all images, which may be a third model's.
+    """
+    levels = zip(bound_levels(one)[1:], bound_levels(other)[1:], strict=True)
+    return mean_by_levels(*(ours - theirs for ours, theirs in levels))
+
+
 def per_image_of(folder: Path) -> dict[str, Float[Tensor, "_"]]:
     """What the finished run in `folder` measured of each image, in double precision.
 

@@ -17,7 +17,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from avb_core.evaluation import mean_by_levels
-from avb_core.experiments import bound_levels, per_image_of
+from avb_core.experiments import bound_levels, paired, per_image_of
 from tools.book import ROOT, chapters
 from tools.build_chapters import reading_minutes
 
@@ -135,8 +135,8 @@ def test_the_readme_reports_the_stored_runs():
 def test_the_readme_reports_the_stored_runs_on_mnist():
     """Log-likelihoods, and differences to the VAE's on the same images, from the values of each image."""
 
-    def levels_of(run):
-        return bound_levels(per_image_of(ROOT / "figures" / run))
+    def images_of(run):
+        return per_image_of(ROOT / "figures" / run)
 
     folders = {
         "50,000 steps": "mnist_mlp",
@@ -160,14 +160,14 @@ def test_the_readme_reports_the_stored_runs_on_mnist():
             for column, folder in enumerate(map(folders.get, lines[start])):
                 if folder is None:
                     continue
-                run, of_vae = f"{folder}/{games[cells[0]]}-0", levels_of(f"{folder}/vae-0")
+                run, of_vae = f"{folder}/{games[cells[0]]}-0", images_of(f"{folder}/vae-0")
                 if not cells[column]:
                     assert not (ROOT / "figures" / run).exists(), run
                     continue
-                levels = levels_of(run)
-                gain = mean_by_levels(*(one - two for one, two in zip(levels[1:], of_vae[1:], strict=True)))
+                images = images_of(run)
+                gain = paired(images, of_vae)
                 less = "" if cells[0] == "VAE" else f"{gain.value:+.2f} ± {gain.stderr:.2f}"
-                expected = [f"{mean_by_levels(*levels).value:.1f}", less]
+                expected = [f"{mean_by_levels(*bound_levels(images)).value:.1f}", less]
                 assert cells[column : column + 2] == [each.replace("-", "−") for each in expected], run
                 compared += 1
     assert compared >= 12

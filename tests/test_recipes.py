@@ -472,6 +472,29 @@ def test_the_log_likelihood_of_images_is_that_of_quadrature():
     assert 0 <= measured["ais_gap"]["value"] + 4 * measured["ais_gap"]["stderr"] < 0.2
 
 
+def test_differences_are_taken_image_by_image():
+    torch.manual_seed(0)
+    hardness = 30 * torch.randn(400).double()
+    of_all = hardness - 100
+
+    def measured(lead, noise):
+        at = hardness[:100] - 95 + lead
+        images = {"iwlb_of_all": of_all, "iwlb": at, "iwlb_fitted": at, "elbo": at - 5, "ais": at[:20] + 0.5}
+        return {name: values + noise * torch.randn(len(values)).double() for name, values in images.items()}
+
+    better, other = measured(2, 0.1), measured(0, 0.1)
+    found = experiments.paired(better, other)
+    assert found.value == pytest.approx(2, abs=4 * found.stderr) and 0.01 < found.stderr < 0.1
+    # An exact case: the same lead everywhere, and a bound on all images that does not matter.
+    found = experiments.paired(measured(2, 0), measured(0, 0) | {"iwlb_of_all": torch.zeros(400).double()})
+    assert (found.value, found.stderr) == pytest.approx((2, 0), abs=1e-9)
+    # The first hundred images are of another hardness than all: their mean is carried over to all of them.
+    found = experiments.mean_of_all(measured(0, 0), "elbo")
+    assert found.value == pytest.approx(float(hardness.mean()) - 100, abs=1e-9)
+    assert found.value != pytest.approx(float(hardness[:100].mean()) - 100, abs=0.5)
+    assert found.stderr == pytest.approx(float(hardness.std()) / 20, rel=1e-6)
+
+
 def test_loaded_weights_are_the_trained_ones(small, tmp_path, monkeypatch):
     trained = {}
     measure = experiments.measure_four_points
