@@ -37,6 +37,7 @@ def style() -> None:
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
+            "axes.axisbelow": True,  # below everything: a line through a cloud of points, or over a bar, is no part of it
             "axes.titlesize": "medium",
             "axes.titlelocation": "left",
             "grid.color": "#e6e6e6",
