@@ -252,7 +252,8 @@ def kl_to_prior_histogram(z: Float[Tensor, "n 2"], bins: int = 40) -> Estimate:
     Each code is mapped to the unit square by the normal distribution function, under which the prior is uniform; the KL of
     the cells' frequencies to uniform is at most KL(q ‖ p), and close to it when q varies little within a cell. The plug-in
     estimate is too large by (cells − 1)/(2n) to first order (Miller, 1955), which is taken off; the standard error is that
-    of the mean log frequency. Raises ValueError for another dimension, fewer than one sample per cell, or entries not finite.
+    of the mean log frequency with what the counts' own fluctuation adds. Raises ValueError for another dimension, fewer than
+    one sample per cell, or entries not finite.
     """
     require_no_nan("z", z)
     values = np.asarray(z.detach().cpu(), dtype=float)
@@ -265,10 +266,10 @@ def kl_to_prior_histogram(z: Float[Tensor, "n 2"], bins: int = 40) -> Estimate:
     frequency = counts[counts > 0] / len(values)
     log_ratio = np.log(frequency * bins**2)
     value = float(frequency @ log_ratio) - (bins**2 - 1) / (2 * len(values))
-    # At q = p the log frequencies do not vary to first order; the count's own fluctuation √(cells/2)/n is what remains.
-    variance = (
-        float(frequency @ log_ratio**2 - (frequency @ log_ratio) ** 2) / len(values) + bins**2 / 2 / len(values) ** 2
-    )
+    of_log_ratio = float(frequency @ log_ratio**2 - (frequency @ log_ratio) ** 2) / len(values)
+    # The counts' own fluctuation, at q = p all that there is, is twice as large in what was just taken from them.
+    of_counts = (bins**2 - 1) / 2 / len(values) ** 2
+    variance = max(of_log_ratio, 2 * of_counts) - of_counts
     return Estimate(value, math.sqrt(variance))
 
 
@@ -293,8 +294,10 @@ def kl_to_prior_moments(z: Float[Tensor, "n d"]) -> Estimate:
     value = float(0.5 * (z.square().sum(-1).mean() - d - log_det)) - d * (d + 3) / (4 * n)
     whitened = torch.linalg.solve_triangular(scale_tril, centred.T, upper=False)
     influence = 0.5 * (z.square().sum(-1) - whitened.square().sum(0))
-    # At q = p the influence vanishes; what then remains is half a χ² of d (d + 3)/2 degrees of freedom over n.
-    return Estimate(value, math.sqrt(float(influence.var()) / n + d * (d + 3) / 4 / n**2))
+    # The moments' own fluctuation, at q = p all that there is, gives the value half a χ² of d (d + 3)/2 degrees of freedom over
+    # n, and the influence's variance twice what that varies by: it was taken at them.
+    of_moments = d * (d + 3) / 4 / n**2
+    return Estimate(value, math.sqrt(max(float(influence.var()) / n, 2 * of_moments) - of_moments))
 
 
 def active_units(posterior: Posterior, x: Float[Tensor, "batch n"], samples: int = 64, threshold: float = 0.01) -> int:
