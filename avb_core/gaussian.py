@@ -183,7 +183,8 @@ def _kl_of_scales(log_ratio: Tensor) -> Tensor:
 
     Written with expm1 it stays ≥ 0 in floating point, is 0 only at r = 1, and keeps its digits close to it.
     """
-    return 0.5 * torch.expm1(2 * log_ratio) - log_ratio
+    # Where r is infinite so is the cost, and not ∞ − ∞.
+    return 0.5 * torch.expm1(2 * log_ratio) - log_ratio.clamp(max=torch.finfo(log_ratio.dtype).max)
 
 
 def _solve_tril(tril: Tensor, right: Tensor) -> Tensor:

@@ -333,6 +333,15 @@ def test_extreme_widths(dtype, std):
     assert torch.equal(reparameterize_full(zero, torch.diag(width), one), width)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_an_infinite_width_costs_an_infinite_kl(dtype):
+    """The limit of large ones, on either side, where ½ std² − log std would be ∞ − ∞."""
+    zero, one, wide = torch.zeros(2, dtype=dtype), torch.ones(2, dtype=dtype), torch.tensor([1, math.inf], dtype=dtype)
+    assert kl_standard_normal(zero, wide).item() == math.inf
+    assert kl_diagonal(zero, wide, zero, one).item() == math.inf
+    assert kl_diagonal(zero, one, zero, wide).item() == math.inf
+
+
 @pytest.mark.parametrize("std", [1e-20, 1e20])
 def test_gradients_at_extreme_widths(std):
     width = torch.tensor([std], dtype=torch.float64, requires_grad=True)
