@@ -1,8 +1,11 @@
 """Argument checks shared by the mathematics: every error names the argument, what came and what was expected.
 
 Shapes and dtypes are always checked. Values are inspected on the CPU only: on an accelerator the look alone would make the
-program wait for the device at every call, and there the training loop stops at the first loss that is not finite.
+program wait for the device at every call, and there the training loop stops at the first loss that is not finite. Nor are they
+inspected within `torch.compile`, whose graph a look would break.
 """
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -22,19 +25,26 @@ def require_floating(name: str, tensor: Tensor, min_ndim: int = 1) -> None:
         raise ValueError(f"{name}: expected at least {min_ndim} axes, got shape {tuple(tensor.shape)}")
 
 
+def values_of(tensor: Tensor) -> Tensor | None:
+    """The values where they may be inspected, without the wrappers of `torch.func`'s transforms, or None."""
+    if torch.compiler.is_compiling() or tensor.device.type != "cpu":
+        return None
+    return torch.func.debug_unwrap(tensor)
+
+
 def require_no_nan(name: str, tensor: Tensor) -> None:
     """Raise NotANumber, a ValueError, if `tensor` (on the CPU) holds a NaN."""
-    if tensor.device.type == "cpu" and tensor.isnan().any():
+    if (values := values_of(tensor)) is not None and values.isnan().any():
         raise NotANumber(
-            f"{name}: expected numbers, got {int(tensor.isnan().sum())} NaN in shape {tuple(tensor.shape)}"
+            f"{name}: expected numbers, got {int(values.isnan().sum())} NaN in shape {tuple(values.shape)}"
         )
 
 
 def require_positive(name: str, tensor: Tensor) -> None:
     """Raise ValueError unless every entry of `tensor` (on the CPU) is greater than zero; NotANumber for NaN."""
-    if tensor.device.type == "cpu" and not (tensor > 0).all():
-        require_no_nan(name, tensor)
-        raise ValueError(f"{name}: expected positive entries, got {tensor.min().item()}")
+    if (values := values_of(tensor)) is not None and not (values > 0).all():
+        require_no_nan(name, values)
+        raise ValueError(f"{name}: expected positive entries, got {values.min().item()}")
 
 
 def require_broadcastable(**tensors: Tensor) -> torch.Size:
@@ -45,15 +55,18 @@ def require_broadcastable(**tensors: Tensor) -> torch.Size:
     try:
         return torch.broadcast_shapes(*shapes)
     except RuntimeError:
-        listed = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
-        raise ValueError(f"{', '.join(tensors)}: shapes do not fit together: {listed}") from None
+        raise _not_together("", tensors) from None
 
 
 def require_last_axis(**tensors: Tensor) -> None:
     """Raise ValueError, with all names and shapes, unless the named tensors have equally many coordinates: none is repeated."""
     if len({tensor.shape[-1] for tensor in tensors.values()}) > 1:
-        listed = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
-        raise ValueError(f"{', '.join(tensors)}: shapes do not fit together in the last axis: {listed}")
+        raise _not_together(" in the last axis", tensors)
+
+
+def _not_together(where: str, tensors: Mapping[str, Tensor]) -> ValueError:
+    listed = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items())
+    return ValueError(f"{', '.join(tensors)}: shapes do not fit together{where}: {listed}")
 
 
 def require_outputs(output: Tensor, expected: int) -> None:
@@ -69,7 +82,7 @@ def require_scale_tril(name: str, scale_tril: Tensor) -> None:
         raise ValueError(f"{name}: expected square matrices (..., d, d), got shape {tuple(scale_tril.shape)}")
     require_no_nan(name, scale_tril)
     require_positive(f"{name} (its diagonal)", scale_tril.diagonal(dim1=-2, dim2=-1))
-    if scale_tril.device.type == "cpu" and scale_tril.triu(1).any():
+    if (values := values_of(scale_tril)) is not None and values.triu(1).any():
         raise ValueError(f"{name}: expected a lower-triangular matrix, got non-zero entries above the diagonal")
 
 
@@ -79,13 +92,13 @@ def require_covariance(name: str, covariance: Tensor) -> None:
     if covariance.shape[-1] != covariance.shape[-2]:
         raise ValueError(f"{name}: expected square matrices (..., d, d), got shape {tuple(covariance.shape)}")
     require_no_nan(name, covariance)
-    if covariance.device.type != "cpu" or not covariance.numel():
+    if (values := values_of(covariance)) is None or not values.numel():
         return
-    largest = covariance.abs().max()
+    largest = values.abs().max()
     if not largest.isfinite():
         raise ValueError(f"{name}: expected finite entries, got {largest.item()}")
-    difference = (covariance - covariance.mT).abs().max()
-    if difference > rounding_of(covariance) * largest:
+    difference = (values - values.mT).abs().max()
+    if difference > rounding_of(values) * largest:
         raise ValueError(f"{name}: expected symmetric matrices, got entries that differ by {difference.item()}")
 
 

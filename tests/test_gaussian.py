@@ -412,6 +412,37 @@ def test_empty_batches():
     assert reparameterize(mean, std).shape == (0, 3)
 
 
+def every_function():
+    """Each with arguments of three entries on the leading axis."""
+    (mean, std), (z, _), (_, tril) = diagonal(3, 2), diagonal(3, 2, seed=1), full(3, 2)
+    return [
+        (reparameterize, (mean, std, z)),
+        (reparameterize_full, (mean, tril, z)),
+        (log_prob_standard_normal, (z,)),
+        (log_prob_diagonal, (z, mean, std)),
+        (log_prob_full, (z, mean, tril)),
+        (kl_standard_normal, (mean, std)),
+        (kl_diagonal, (mean, std, z, std.flip(0))),
+        (kl_full, (mean, tril, z, tril.flip(0))),
+        (squared_wasserstein, (mean, tril @ tril.mT, z, tril.flip(0) @ tril.flip(0).mT)),
+    ]
+
+
+@pytest.mark.parametrize("function, arguments", every_function(), ids=lambda each: getattr(each, "__name__", ""))
+def test_under_the_transforms_of_torch(function, arguments):
+    """Entry by entry under vmap, there and in a compiled graph that nothing breaks, all is as it is; what is NaN is told."""
+    truth = function(*arguments)
+    torch.testing.assert_close(torch.vmap(function)(*arguments), truth)
+    of_each = torch.vmap(torch.func.grad(lambda *each: function(*each).sum()))(*arguments)
+    together = torch.func.grad(lambda *each: function(*each).sum())(*arguments)
+    torch.testing.assert_close(of_each, together)
+    with pytest.raises(ValueError, match="expected numbers, got 1 NaN"):
+        torch.vmap(function)(spoiled(arguments[0], math.nan), *arguments[1:])
+    torch.compiler.reset()
+    compiled = torch.compile(function, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(*arguments), truth)
+
+
 # --- the Wasserstein distance -----------------------------------------------------------------------------------------
 
 
