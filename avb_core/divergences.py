@@ -125,10 +125,16 @@ class FDivergence:
         )
 
 
+def _finite(r: Tensor) -> Tensor:
+    """Infinite log ratios, where one of the densities is 0, as the largest numbers there are: 0 · ∞ and ∞ − ∞ have no value."""
+    largest = torch.finfo(r.dtype).max
+    return r.clamp(-largest, largest)
+
+
 _F_DIVERGENCES = (
     FDivergence(
         "KL",
-        generator=lambda r: r * torch.exp(r),
+        generator=lambda r: _finite(r) * torch.exp(r),
         critic=lambda r: 1 + r,
         conjugate=lambda t: torch.exp(t - 1),
         log_ratio=lambda t: t - 1,
@@ -147,7 +153,9 @@ _F_DIVERGENCES = (
     FDivergence(
         "Jensen–Shannon",
         # ½ [u log u − (u + 1) log((u + 1)/2)]: the mean of the two KLs to the half-and-half mixture, at most log 2.
-        generator=lambda r: 0.5 * (torch.exp(r) * (math.log(2) - softplus(-r)) - softplus(r) + math.log(2)),
+        generator=lambda r: (
+            0.5 * (torch.exp(r) * (math.log(2) - softplus(-_finite(r))) - softplus(_finite(r)) + math.log(2))
+        ),
         critic=lambda r: 0.5 * (math.log(2) - softplus(-r)),
         conjugate=lambda t: -0.5 * torch.log(2 - torch.exp(2 * t)),
         log_ratio=lambda t: 2 * t - torch.log(2 - torch.exp(2 * t)),

@@ -234,6 +234,10 @@ def test_generator(f):
     value = f.generator(far)
     fits = value.abs() < torch.finfo(torch.float32).max
     torch.testing.assert_close(f.generator(far.float())[fits].double(), value[fits], rtol=1e-4, atol=1e-5)
+    # Where q or p vanishes, f(0) and f(∞) are the limits.
+    ends = {"KL": (0, math.inf), "reverse KL": (math.inf, -math.inf), "Jensen–Shannon": (0.5 * math.log(2), math.inf)}
+    ends |= {"squared Hellinger": (1, math.inf), "Pearson χ²": (1, math.inf), "Neyman χ²": (math.inf, math.inf)}
+    assert f.generator(torch.tensor([-math.inf, math.inf])).tolist() == pytest.approx(ends[f.name])
     values = f.generator(torch.linspace(0.2, 5, 200, dtype=torch.float64).log())
     assert (values.diff().diff() > 0).all(), "not convex in the ratio"
 
