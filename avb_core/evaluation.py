@@ -41,10 +41,15 @@ class Estimate:
     @classmethod
     def of_mean(cls, values: Tensor | np.ndarray) -> "Estimate":
         """The mean of independent values and its standard error."""
-        array = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=float)
+        array = _as_array(values) if isinstance(values, Tensor) else np.asarray(values, dtype=float)
         if array.size < 2:
             raise ValueError(f"values: expected at least two for a standard error, got {array.size}")
         return cls(float(array.mean()), float(array.std(ddof=1) / math.sqrt(array.size)))
+
+
+def _as_array(values: Tensor) -> np.ndarray:
+    """In double precision, which NumPy has of every floating-point type of PyTorch."""
+    return values.detach().cpu().double().numpy()
 
 
 def mean_by_levels(*levels: Float[Tensor, "_"]) -> Estimate:
@@ -71,7 +76,7 @@ def mean_by_levels(*levels: Float[Tensor, "_"]) -> Estimate:
     for of_more, of_fewer in combinations(added, 2):
         covariance = torch.cov(torch.stack([of_more[: len(of_fewer)], of_fewer]))[0, 1]
         variance += 2 * float(covariance) / len(of_more)
-    return Estimate(sum(float(each.mean()) for each in added), math.sqrt(max(0.0, variance)))
+    return Estimate(sum(float(each.mean()) for each in added), math.sqrt(max(variance, 0.0)))  # NaN stays NaN
 
 
 @torch.no_grad()
@@ -83,8 +88,10 @@ def log_likelihood_quadrature(
     Returns the log-likelihoods and the largest change that every other grid point alone would have made: a bound on the
     quadrature's error wherever it has begun to converge. Beyond radius 7 the prior holds less than 1e-11.
 
-    Raises ValueError for another dimension or an even number of points.
+    Raises ValueError for another dimension, points that are not 5, 9, 13, …, an x of other axes or no image.
     """
+    if x.ndim != 2 or not len(x):
+        raise ValueError(f"x: expected shape (batch, n) with at least one image, got {tuple(x.shape)}")
     if latent_dim not in (1, 2):
         raise ValueError(
             f"latent_dim: quadrature is for 1 or 2 latent variables, got {latent_dim}; use iwlb_log_likelihood"
@@ -166,7 +173,7 @@ class MomentMatchedProposal(ExplicitPosterior):
         scale_tril = torch.cat(scale_trils).reshape(*mean.shape, self.latent_dim)
         z = reparameterize_full(mean, scale_tril, torch.randn(*shape, *mean.shape, dtype=mean.dtype, device=x.device))
         log_prob = log_prob_full(z, mean, scale_tril)
-        z, log_volume = self.posterior.bend_of(x)(z)
+        z, log_volume = self.posterior.bend_base(x, z)
         return z, log_prob - log_volume
 
     def _moments(self, x: Float[Tensor, "batch n"]) -> tuple[Float[Tensor, "batch d"], Float[Tensor, "batch d d"]]:
@@ -234,7 +241,7 @@ def kl_nearest_neighbour(q_samples: Float[Tensor, "n d"], p_samples: Float[Tenso
     """
     require_no_nan("q_samples", q_samples)
     require_no_nan("p_samples", p_samples)
-    q, p = (np.asarray(samples.detach().cpu(), dtype=float) for samples in (q_samples, p_samples))
+    q, p = _as_array(q_samples), _as_array(p_samples)
     if q.ndim != 2 or p.ndim != 2 or q.shape[1] != p.shape[1]:
         raise ValueError(f"q_samples, p_samples: expected (n, d) and (m, d), got {q.shape} and {p.shape}")
     if k < 1 or len(q) <= k or len(p) < k:
@@ -256,7 +263,7 @@ def kl_to_prior_histogram(z: Float[Tensor, "n 2"], bins: int = 40) -> Estimate:
     one sample per cell, or entries not finite.
     """
     require_no_nan("z", z)
-    values = np.asarray(z.detach().cpu(), dtype=float)
+    values = _as_array(z)
     if values.ndim != 2 or values.shape[1] != 2 or not np.isfinite(values).all():
         raise ValueError(f"z: expected finite entries of shape (n, 2), got {values.shape}")
     if len(values) < bins**2:
@@ -279,11 +286,11 @@ def kl_to_prior_moments(z: Float[Tensor, "n d"]) -> Estimate:
     It is that of the Gaussian g with q's moments, for KL(q ‖ p) = KL(q ‖ g) + KL(g ‖ p) where log g/p is quadratic: a lower
     bound in any dimension, blind only to what is not Gaussian. The plug-in value is too large by d (d + 3)/(4n) to first order,
     which is taken off; the standard error is that of the mean of ½ (|z|² − |z − mean|² in q's own scale). Raises ValueError for
-    another shape, n ≤ d + 1, a direction in which the samples do not vary, or NaN.
+    another shape, n ≤ d + 1, a direction in which the samples do not vary, or entries not finite.
     """
     require_no_nan("z", z)
-    if z.ndim != 2 or len(z) <= z.shape[-1] + 1:
-        raise ValueError(f"z: expected shape (n, d) with n > d + 1, got {tuple(z.shape)}")
+    if z.ndim != 2 or len(z) <= z.shape[-1] + 1 or not z.isfinite().all():
+        raise ValueError(f"z: expected finite entries of shape (n, d) with n > d + 1, got {tuple(z.shape)}")
     z = z.detach().double()
     n, d = z.shape
     centred = z - z.mean(0)
@@ -300,6 +307,7 @@ def kl_to_prior_moments(z: Float[Tensor, "n d"]) -> Estimate:
     return Estimate(value, math.sqrt(max(float(influence.var()) / n, 2 * of_moments) - of_moments))
 
 
+@torch.no_grad()
 def active_units(posterior: Posterior, x: Float[Tensor, "batch n"], samples: int = 64, threshold: float = 0.01) -> int:
     """How many latent variables tell images apart: those with Var_x E[z_j | x] above `threshold` (Burda et al., 2016).
 
@@ -309,7 +317,7 @@ def active_units(posterior: Posterior, x: Float[Tensor, "batch n"], samples: int
     if len(x) < 2 or samples < 2:
         raise ValueError(f"x, samples: expected at least two images and samples, got {len(x)} and {samples}")
     few_at_a_time = x.split(max(1, CHUNK // samples))
-    of_each = [(z.mean(0), z.var(0)) for z in (posterior.sample(few, (samples,)).detach() for few in few_at_a_time)]
+    of_each = [(z.mean(0), z.var(0)) for z in (posterior.sample(few, (samples,)) for few in few_at_a_time)]
     means, variances = (torch.cat(parts) for parts in zip(*of_each, strict=True))
     return int((means.var(0) - variances.mean(0) / samples > threshold).sum())
 
@@ -337,7 +345,8 @@ def energy_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
         if samples.ndim != 2 or len(samples) < 2 or samples.shape[1] != a.shape[1] or not samples.isfinite().all():
             expected = f"finite entries of shape (2 or more, {a.shape[-1]})"
             raise ValueError(f"{name}: expected {expected}, got {tuple(samples.shape)}")
-    a, b = a.detach().double(), b.detach().double()
+    origin = a.detach().double().mean(0)  # far from 0, distances by way of squares would lose their digits
+    a, b = (each.detach().double() - origin for each in (a, b))
     across = 2 * torch.cdist(a, b).mean()
     # A sample's distance to itself is 0 and does not count.
     within = sum(torch.cdist(each, each).sum() / (len(each) * (len(each) - 1)) for each in (a, b))

@@ -6,7 +6,7 @@ to the parameters. A posterior that can tell the log-density of its samples is e
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -31,12 +31,14 @@ class Posterior(nn.Module, ABC):
         """Codes z ~ q(z | x), as many for each image as `shape` says."""
 
     def sample_base(self, x: Float[Tensor, "*batch n"], shape: Sequence[int] = ()) -> Float[Tensor, "*shape_batch d"]:
-        """What codes are made of by the map `bend_of`: the codes themselves, unless a posterior bends."""
+        """What codes are made of by `bend_base`: the codes themselves, unless a posterior bends."""
         return self.sample(x, shape)
 
-    def bend_of(self, x: Float[Tensor, "*batch n"]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """The invertible map from base codes of x to codes and the log-determinant of its Jacobian there: the identity here."""
-        return lambda base: (base, base.new_zeros(base.shape[:-1]))
+    def bend_base(
+        self, x: Float[Tensor, "*batch n"], base: Float[Tensor, "*shape_batch d"]
+    ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
+        """Codes from base codes of x by an invertible map, here the identity, and the log-determinant of its Jacobian there."""
+        return base, base.new_zeros(base.shape[:-1])
 
 
 class ExplicitPosterior(Posterior):
@@ -297,9 +299,10 @@ class BasisNoisePosterior(Posterior):
         base = of.offset + (of.scales * noise).sum(-2)
         return base if of.std is None else base + of.std * torch.randn_like(base)
 
-    def bend_of(self, x: Float[Tensor, "*batch n"]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        of_image = self(x)
-        return lambda base: self.bend(base, of_image)
+    def bend_base(
+        self, x: Float[Tensor, "*batch n"], base: Float[Tensor, "*shape_batch d"]
+    ) -> tuple[Float[Tensor, "*shape_batch d"], Float[Tensor, "*shape_batch"]]:
+        return self.bend(base, self(x))
 
     def bend(
         self, base: Float[Tensor, "*shape_batch d"], of_image: OfImage

@@ -129,12 +129,20 @@ def test_quadrature_decodes_few_codes_at_a_time():
 
 
 @pytest.mark.parametrize(
-    "options, named", [({"latent_dim": 3}, "latent_dim"), ({"points": 100}, "points"), ({"points": 1}, "points")]
+    "options, named",
+    [
+        ({"latent_dim": 3}, "latent_dim"),
+        ({"points": 100}, "points"),
+        ({"points": 103}, "points"),
+        ({"points": 1}, "points"),
+        ({"x": torch.zeros(0, 3)}, "x"),
+        ({"x": torch.zeros(3)}, "x"),
+    ],
 )
 def test_quadrature_refuses(options, named):
     model = linear_gaussian()
     with pytest.raises(ValueError, match=f"^{named}: "):
-        log_likelihood_quadrature(ExactDecoder(model), model.sample(2)[0], **options)
+        log_likelihood_quadrature(ExactDecoder(model), **{"x": model.sample(2)[0], **options})
 
 
 # --- importance weighting ---------------------------------------------------------------------------------------------
@@ -491,11 +499,12 @@ def test_moments_bound_what_is_not_gaussian():
 
 @pytest.mark.parametrize(
     "z",
-    [torch.randn(5, 4), torch.randn(20), torch.zeros(20, 2), torch.full((20, 2), math.nan)],
-    ids=["few", "no-axis", "no-variation", "nan"],
+    [torch.randn(5, 4), torch.randn(20), torch.zeros(20, 2), torch.full((20, 2), math.nan), torch.randn(20, 2) / 0],
+    ids=["few", "no-axis", "no-variation", "nan", "infinite"],
 )
 def test_moments_refuse(z):
-    with pytest.raises(ValueError, match="^z: "):
+    message = "the samples do not vary" if not z.any() else "expected finite" if z.isinf().any() else "expected"
+    with pytest.raises(ValueError, match=f"^z: {message}"):
         kl_to_prior_moments(z)
 
 
@@ -509,6 +518,7 @@ def test_active_units(batch, monkeypatch):
         latent_dim = 4
 
         def sample(self, x, shape=()):
+            assert not torch.is_grad_enabled()
             return x * slopes + torch.randn(*shape, len(x), 4)
 
     # 0.05² is below the threshold 0.01 and 0.2² above it; the noise of a mean of 64 alone would be 1/64 = 0.016.
@@ -539,8 +549,16 @@ def test_estimates():
         estimate = Estimate.of_mean(given)
         assert estimate.value == pytest.approx(7 / 3)
         assert estimate.stderr == pytest.approx(math.sqrt(np.var(values, ddof=1) / 3))
+    assert Estimate.of_mean(torch.from_numpy(values).bfloat16()) == Estimate.of_mean(values)  # which NumPy has not
     with pytest.raises(ValueError, match="^values: "):
         Estimate.of_mean(np.array([1.0]))
+
+
+def test_samples_in_half_precision_are_measured_in_double():
+    q, p = torch.randn(2, 2000, 2).bfloat16()
+    assert kl_nearest_neighbour(q, p, k=20) == kl_nearest_neighbour(q.double(), p.double(), k=20)
+    for measure in (kl_to_prior_histogram, kl_to_prior_moments):
+        assert measure(q) == measure(q.double())
 
 
 def test_measuring_builds_no_graph():
@@ -571,6 +589,12 @@ def test_energy_distance_of_known_laws():
     values = [evaluation.energy_distance(*torch.randn(2, 100, 3, generator=generator)) for _ in range(200)]
     mean, stderr = float(np.mean(values)), float(np.std(values) / math.sqrt(200))
     assert abs(mean) < 4 * stderr and min(values) < 0
+
+
+def test_energy_distance_does_not_depend_on_the_origin():
+    a, b = torch.randn(2, 200, 3, dtype=torch.float64) + torch.tensor([0.0, 0.5])[:, None, None]
+    here = evaluation.energy_distance(a, b)
+    assert evaluation.energy_distance(a + 1e8, b + 1e8) == pytest.approx(here, rel=1e-6)
 
 
 @pytest.mark.parametrize("a, b, named", [((1, 2), (3, 2), "a"), ((3, 2), (3, 1), "b"), ((3,), (3,), "a")])
@@ -614,6 +638,9 @@ def test_one_level_is_a_plain_mean_and_two_are_the_first_and_what_the_second_add
     y = torch.tensor([0.5, 1.0, 7.0, 3.0])
     both = mean_by_levels(x, y)
     assert (both.value, both.stderr) == pytest.approx((Estimate.of_mean(y).value, Estimate.of_mean(y).stderr))
+    # Of an infinite value nobody knows the error.
+    lost = mean_by_levels(torch.tensor([0.0, 1.0, -math.inf]), torch.tensor([1.0, 2.0]))
+    assert lost.value == -math.inf and math.isnan(lost.stderr)
 
 
 @pytest.mark.parametrize(
