@@ -69,6 +69,16 @@ def _not_together(where: str, tensors: Mapping[str, Tensor]) -> ValueError:
     return ValueError(f"{', '.join(tensors)}: shapes do not fit together{where}: {listed}")
 
 
+def is_number(value: object) -> bool:
+    """Whether it is a real number: True is an int, but no number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_whole(value: object, least: int) -> bool:
+    """Whether it is a whole number, and no less than `least`."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
 def require_outputs(output: Tensor, expected: int) -> None:
     """Raise ValueError unless a network gave so many numbers for each of its inputs."""
     if output.shape[-1] != expected:

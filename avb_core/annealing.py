@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from avb_core._validate import require_no_nan, require_positive
+from avb_core._validate import is_whole, require_no_nan, require_positive
 from avb_core.decoders import Likelihood
 from avb_core.gaussian import log_prob_standard_normal
 
@@ -42,7 +42,7 @@ class Annealing:
 
     def __post_init__(self) -> None:
         for name in ("temperatures", "leapfrog", "chains"):
-            if not isinstance(value := getattr(self, name), int) or value < 1:
+            if not is_whole(value := getattr(self, name), least=1):
                 raise ValueError(f"{name}: expected a whole number, at least 1, got {value!r}")
 
     def schedule(self) -> Float[Tensor, "temperatures_plus_1"]:
@@ -81,6 +81,8 @@ def ais_log_likelihood(
 
     Raises ValueError for shapes that do not fit, a start with a standard deviation of 0 or less, or NaN in it.
     """
+    if x.ndim != 2:
+        raise ValueError(f"x: expected shape (batch, n), got {tuple(x.shape)}")
     annealing = annealing or Annealing()
     shape = (len(x), latent_dim)
     mean, std = (torch.zeros(shape), torch.ones(shape)) if start is None else start

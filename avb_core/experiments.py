@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 from avb_core import data, faces
@@ -356,7 +356,7 @@ def measure_pictures(
     `reconstructed`.
     """
     _require_annealed(annealed)
-    network = None if inception is None else load_inception(inception)  # before anything takes its time
+    of_inception = None if inception is None else _inception_of(inception)  # before anything takes its time
     test, train = of("test"), of("train")
     shape, x = _planes(test), _batch(test, game, images)
     z = torch.cat([game.posterior.sample(few) for few in x.split(PICTURES_AT_A_TIME)])
@@ -395,8 +395,9 @@ def measure_pictures(
     measured["feature_distance_by_scale"] = {
         str(side): {"generated": sum(each[side] for each in by_scale) / 3, "floor": floor[side]} for side in floor
     }
-    if network is not None and inception is not None:
-        network = network.to(x.device)
+    if of_inception is not None:
+        network, weights = of_inception
+        network.to(x.device)
         seen, *compared = (
             inception_features(network, each[: len(others)], shape) for each in (x, sets[0], from_fitted[0], others)
         )
@@ -404,7 +405,7 @@ def measure_pictures(
         measured["frechet_inception_distance"] = {
             **{kind: frechet_distance(features, seen) for kind, features in by_kind},
             "pictures": len(seen),
-            "weights": hashlib.sha256(Path(inception).read_bytes()).hexdigest()[:8],
+            "weights": weights,
         }
     values["nearest_is_held_out"] = nearest_is_held_out(sets[0], train.pixels, test.pixels)
 
@@ -415,6 +416,11 @@ def measure_pictures(
     per_image = {name: value.float() for name, value in values.items()}
     measured |= {name: asdict(Estimate.of_mean(value)) for name, value in per_image.items()}
     return measured, per_image | tensors
+
+
+def _inception_of(file: Path) -> tuple[nn.Module, str]:
+    """The network with the weights in the file, and what tells them from others."""
+    return load_inception(file), hashlib.sha256(Path(file).read_bytes()).hexdigest()[:8]
 
 
 def _mean_distance(by_scale: Sequence[Mapping[int, float]]) -> dict[str, float]:

@@ -13,6 +13,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from avb_core._validate import is_number, is_whole
 from avb_core.data import Dataset, Split
 from avb_core.evaluation import Estimate
 from avb_core.experiments import EXPERIMENTS, Experiment
@@ -383,16 +384,12 @@ def _book() -> dict[str, Any]:
 
 def _require_like(key: str, value: Any, before: Any) -> None:
     """Raise ValueError unless a setting is of the kind of the one that it replaces."""
-
     least = 0 if key in MAY_BE_NONE_OF else 1
-
-    def is_count(each: Any) -> bool:
-        return type(each) is int and each >= least  # True is an int, but no count
-
+    is_count = partial(is_whole, least=least)
     expected, fits = {
         bool: ("true or false", type(value) is bool),
         int: (f"a whole number, at least {least}", is_count(value)),
-        float: ("a number", type(value) in (int, float)),
+        float: ("a number", is_number(value)),
         str: ("text", type(value) is str),
         list: ("whole numbers, at least 1 each", type(value) is list and bool(value) and all(map(is_count, value))),
         dict: ("a table", isinstance(value, Mapping)),

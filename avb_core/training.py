@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from avb_core._validate import NotANumber
+from avb_core._validate import NotANumber, is_number, is_whole
 from avb_core.data import Dataset
 from avb_core.games import Game, LatentVariableGame
 from avb_core.runs import digest_of, load_tensors, read_json_lines, save_tensors, write_atomically, write_json
@@ -63,18 +63,17 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "log_every", "checkpoint_every"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not is_whole(value := getattr(self, name), least=1):
                 raise ValueError(f"{name}: expected a whole number, at least 1, got {value!r}")
         for name, values in (("learning_rates", self.learning_rates), ("updates", self.updates)):
             if not isinstance(values, Mapping):
                 raise ValueError(f"{name}: expected a number for each player, by name, got {values!r}")
             for player, value in values.items():
-                if not _is_number(value) or not 0 < value < math.inf:
+                if not is_number(value) or not 0 < value < math.inf:
                     raise ValueError(f"{name}[{player!r}]: expected a positive number, got {value!r}")
                 if name == "updates" and not isinstance(value, int):
                     raise ValueError(f"updates[{player!r}]: expected a whole number, got {value}")
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+        if not is_whole(self.seed, least=0) or self.seed >= 2**63:
             raise ValueError(f"seed: expected a whole number from 0 to 2^63 − 1, got {self.seed!r}")
         if not isinstance(self.simultaneous, bool):
             raise ValueError(f"simultaneous: expected true or false, got {self.simultaneous!r}")
@@ -153,12 +152,8 @@ def train(
     return play.metrics
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _is_share(value: object) -> bool:
-    return _is_number(value) and 0 <= cast(float, value) < 1
+    return is_number(value) and 0 <= cast(float, value) < 1
 
 
 class _Play:

@@ -113,6 +113,10 @@ def test_bad_input_is_named():
             Annealing(**{name: 0})
         with pytest.raises(ValueError, match=f"^{name}: expected a whole number"):
             Annealing(**{name: 1.5})
+        with pytest.raises(ValueError, match=f"^{name}: expected a whole number, at least 1, got True"):
+            Annealing(**{name: True})
+    with pytest.raises(ValueError, match=r"^x: expected shape \(batch, n\), got \(4,\)"):
+        ais_log_likelihood(decoder, x[:, 0], 2)
     with pytest.raises(ValueError, match="^start mean: expected shape"):
         ais_log_likelihood(decoder, x, 2, start=(fit[0][:1], fit[1]))
     with pytest.raises(ValueError, match="^start std: expected positive entries, got 0"):

@@ -425,6 +425,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         ({"seed": -1}, "seed"),
         ({"seed": 2**63}, "seed"),
         ({"seed": 1.5}, "seed"),
+        ({"seed": True}, "seed"),
         ({"steps": True}, "steps"),
         ({"learning_rates": {"model": "a"}}, r"learning_rates\['model'\]"),
         ({"learning_rates": {"model": math.inf}}, r"learning_rates\['model'\]"),
