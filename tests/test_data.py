@@ -397,6 +397,7 @@ def test_first():
     [
         ((torch.zeros(3, 4), (2, 2)), "pixels"),
         ((torch.zeros(3, 2, 2, dtype=torch.uint8), (2, 2)), "pixels"),
+        ((torch.zeros(0, 4, dtype=torch.uint8), (2, 2)), "pixels"),
         ((torch.zeros(3, 4, dtype=torch.uint8), (2, 3)), "shape"),
         ((torch.zeros(3, 4, dtype=torch.uint8), (2, 2), None, "static"), "binarization"),
     ],

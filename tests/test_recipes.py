@@ -638,6 +638,23 @@ def test_what_a_run_cannot_do_is_refused_before_it_begins(small, tmp_path):
     assert line.endswith("not the result of a training, it has no settings")
 
 
+@pytest.mark.parametrize("experiment", ["four_points", "mnist"])
+def test_the_command_line_says_what_data_it_trains_on(experiment, small, tmp_path):
+    shown = invoke("train", experiment, "--game", "vae", "--accelerator", "cpu", "--out", tmp_path / "run")
+    source = experiments.EXPERIMENTS[experiment].data("train").source
+    assert source and [line for line in shown.stderr.splitlines() if line.startswith("Data: ")] == [f"Data: {source}"]
+    assert "Data: " not in shown.stdout
+
+
+def test_a_folder_that_cannot_be_written_is_refused_in_a_line(small, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    there = tmp_path / "file" / "run"
+    train = ("train", "four_points", "--game", "vae", "--accelerator", "cpu", "--out")
+    assert refused(*train, there).startswith(f"cannot write into {there}: ")
+    assert invoke(*train, tmp_path / "run").exit_code == 0
+    assert str(there) in refused("evaluate", tmp_path / "run", "--accelerator", "cpu", "--out", there)
+
+
 def test_the_command_line_trains_and_then_loads(small, tmp_path):
     arguments = ("train", "four_points", "--game", "vae", "--accelerator", "cpu", "--out", tmp_path / "run")
     first = invoke(*arguments)
@@ -667,6 +684,9 @@ def test_a_finished_run_can_be_measured_anew(small, tmp_path):
     assert shown.exit_code == 0 and "elbo_of_critic" not in shown.stdout
     line = next(line for line in shown.stdout.splitlines() if line.startswith("iwlb_fitted "))
     assert line.endswith(f"stored: {stored['iwlb_fitted']['value']:.4f} ± {stored['iwlb_fitted']['stderr']:.4f}")
+    (line,) = (line for line in shown.stdout.splitlines() if line.startswith("annealing "))
+    now, then = (json.loads(each) for each in line.removeprefix("annealing ").split("   stored: "))
+    assert now == then | {"temperatures": 4} and then["temperatures"] == 3
 
 
 def test_a_run_can_be_measured_on_other_data_and_kept(small, tmp_path, monkeypatch):

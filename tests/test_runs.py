@@ -57,6 +57,25 @@ def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["file"]
 
 
+def test_the_content_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """Else a power cut could leave the name with nothing behind it, in place of the old file."""
+    done, fsync, replace = [], os.fsync, os.replace
+
+    def synced(handle):
+        done.append(("synced", os.fstat(handle).st_ino, os.fstat(handle).st_size))
+        fsync(handle)
+
+    def renamed(old, new):
+        done.append(("renamed", os.stat(old).st_ino, os.stat(old).st_size))
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    write_atomically(tmp_path / "file", lambda temporary: temporary.write_text("new"))
+    inode = (tmp_path / "file").stat().st_ino
+    assert done == [("synced", inode, 3), ("renamed", inode, 3)]
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match=f"cannot write into {tmp_path / 'file'}"):
