@@ -65,6 +65,7 @@ class AnnealedBounds:
     """The same from chains led backwards, where an exact posterior sample is known; its expectation is at least log p(x)."""
 
 
+@torch.inference_mode(False)
 def ais_log_likelihood(
     decoder: Likelihood,
     x: Float[Tensor, "batch n"],
@@ -91,7 +92,9 @@ def ais_log_likelihood(
             raise ValueError(f"{name}: expected shape (batch, latent_dim) = {shape}, got {tuple(tensor.shape)}")
     require_no_nan("start mean", mean)
     require_positive("start std", std)
-    mean, std = mean.to(x), std.to(x)
+    x, mean, std = (
+        each.clone() for each in (x, mean.to(x), std.to(x))
+    )  # of tensors of inference mode autograd keeps nothing
     log_scale = std.log().sum(-1)
 
     # In the coordinates u = (z − mean)/std the start is a standard normal, and one step size suits all of them.

@@ -207,9 +207,11 @@ class FittedProposal(ExplicitPosterior):
         self.rate = rate
         self.widen = widen
 
+    @torch.inference_mode(False)
     @torch.enable_grad()
     def fit(self, x: Float[Tensor, "*batch n"]) -> tuple[Float[Tensor, "*batch d"], Float[Tensor, "*batch d"]]:
         """The fitted mean and std."""
+        x = x.clone()  # of a tensor of inference mode autograd keeps nothing
         mean = self.posterior.sample(x, (64,)).mean(0).detach().requires_grad_()
         log_std = torch.full_like(mean, math.log(0.1), requires_grad=True)
         adam = torch.optim.Adam([mean, log_std], lr=self.rate)

@@ -106,6 +106,20 @@ def test_the_decoder_is_left_as_it_was():
     assert all(parameter.grad is None for parameter in decoder.parameters())
 
 
+def test_inference_mode_changes_nothing():
+    """It takes no gradients, but the transitions need those of the density; tensors that were made in it are taken too."""
+    decoder, _, *given, (mean, std) = linear_model(2)
+
+    def bounds(x, z, mean, std):
+        torch.manual_seed(0)
+        return ais_log_likelihood(decoder, x, 2, Annealing(temperatures=3, chains=2), (mean, std), z)
+
+    truth = bounds(*given, mean, std)
+    with torch.inference_mode():
+        found = bounds(*(each.clone() for each in (*given, mean, std)))
+    assert torch.equal(found.lower, truth.lower) and torch.equal(found.upper, truth.upper)
+
+
 def test_bad_input_is_named():
     decoder, _, x, z, fit = linear_model(2)
     for name in ("temperatures", "leapfrog", "chains"):

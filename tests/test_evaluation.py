@@ -346,6 +346,16 @@ def test_fitting_leaves_the_decoder_alone_and_needs_a_step():
         FittedProposal(posterior, decoder, steps=0)
 
 
+def test_fitting_in_inference_mode_is_fitting():
+    decoder, posterior = BernoulliDecoder(MLP(2, [8], 4)), GaussianPosterior(MLP(4, [8], 4), 2)
+    found = []
+    for mode in (False, True):
+        with torch.inference_mode(mode):
+            torch.manual_seed(1)
+            found.append(FittedProposal(posterior, decoder, steps=3).fit(torch.ones(5, 4)))
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
 def test_matched_moments_keep_within_the_bound_on_memory(monkeypatch):
     """Many images with one importance sample each: the moments' own samples must not exceed the chunk."""
     monkeypatch.setattr(evaluation, "CHUNK", 1024)
