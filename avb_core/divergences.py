@@ -44,6 +44,10 @@ class CriticObjective:
     def __repr__(self) -> str:
         return f"{self.name} ({self.source})"
 
+    def __reduce__(self) -> str:
+        # What cannot be pickled by its functions can be by its name, where it has one in this module.
+        return self.name
+
 
 # T* = log q − log p. Logits, never probabilities: log σ(T) = −softplus(−T) keeps its gradient where σ(T) rounds to 0 or 1.
 logistic = CriticObjective(

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -87,6 +88,25 @@ def test_every_game_is_tested_here():
 @pytest.fixture(autouse=True)
 def fixed_weights():
     torch.manual_seed(0)
+
+
+@every_game
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda game: pickle.loads(pickle.dumps(game))], ids=["deep", "pickle"]
+)
+def test_a_copy_of_a_game_is_the_same_game(build, copied):
+    game = build()
+    other = copied(game)
+    x = torch.rand(8, 4).round()
+    for player in game.players:
+        losses = []
+        for each in (game, other):
+            torch.manual_seed(1)
+            losses.append(each.loss(player, x).item())
+        assert losses[0] == losses[1]
+        assert not set(map(id, game.parameters_of(player))) & set(map(id, other.parameters_of(player)))
+    if hasattr(game, "objective"):
+        assert other.objective is game.objective
 
 
 def mean_and_stderr(loss, repeats=40):

@@ -11,16 +11,34 @@ from avb_core.divergences import CriticObjective, logistic
 from avb_core.games.game import Game
 
 # What the generator descends, as a function of r = log p_data − log p_generator at its samples, with r held fixed as a
-# function. On logits, as ever: D = σ(r).
+# function. On logits, as ever: D = σ(r). By name, so that a game can be pickled.
+
+
+def _minimax(r: Tensor) -> Tensor:
+    """log(1 − D), the zero-sum game: the discriminator's own objective (Goodfellow et al., 2014, eq. 1)."""
+    return -softplus(r)
+
+
+def _non_saturating(r: Tensor) -> Tensor:
+    """−log D: the same fixed point, and a gradient where the discriminator is sure."""
+    return softplus(-r)
+
+
+def _maximum_likelihood(r: Tensor) -> Tensor:
+    """−D/(1 − D): the gradient of KL(data ‖ generator), if the discriminator is optimal (Scicluna, 3)."""
+    return -torch.exp(r)
+
+
+def _reverse_kl(r: Tensor) -> Tensor:
+    """−r: the gradient of KL(generator ‖ data), if the discriminator is optimal."""
+    return -r
+
+
 GENERATOR_LOSSES: Mapping[str, Callable[[Tensor], Tensor]] = {
-    # log(1 − D), the zero-sum game: the discriminator's own objective (Goodfellow et al., 2014, eq. 1).
-    "minimax": lambda r: -softplus(r),
-    # −log D: the same fixed point, and a gradient where the discriminator is sure.
-    "non_saturating": lambda r: softplus(-r),
-    # −D/(1 − D): the gradient of KL(data ‖ generator), if the discriminator is optimal (Scicluna, 3).
-    "maximum_likelihood": lambda r: -torch.exp(r),
-    # −r: the gradient of KL(generator ‖ data), if the discriminator is optimal.
-    "reverse_kl": lambda r: -r,
+    "minimax": _minimax,
+    "non_saturating": _non_saturating,
+    "maximum_likelihood": _maximum_likelihood,
+    "reverse_kl": _reverse_kl,
 }
 
 
