@@ -94,7 +94,8 @@ def constant() -> data.Points:
 def watch_four_points(game: LatentVariableGame) -> dict[str, float]:
     """The exact log-likelihood while training, on a grid coarse enough not to slow it."""
     x = _batch(data.four_points(), game, 4)
-    return {"log_likelihood": float(log_likelihood_quadrature(game.decoder, x, points=201)[0].mean())}
+    values, _ = log_likelihood_quadrature(game.decoder, x, game.posterior.latent_dim, points=201)
+    return {"log_likelihood": float(values.mean())}
 
 
 @torch.no_grad()
@@ -103,10 +104,11 @@ def measure_four_points(game: LatentVariableGame, blocks: int = 5, per_image: in
 
     `log_likelihood` is exact by quadrature. `elbo` takes each KL(q(z|x) ‖ p(z)) from nearest neighbours, since an implicit
     posterior has no density; at the sharp border of a posterior that estimate is too small by a term that falls with the
-    square root of `per_image`. `elbo_of_critic` is what the critic believes, which bounds nothing.
+    square root of `per_image`. `elbo_of_critic` is what the critic believes, which bounds nothing. `kl_histogram` is for two
+    latent variables; with more than two there is no quadrature, and ValueError is raised.
     """
     x = _batch(data.four_points(), game, 4)
-    log_px, quadrature_error = log_likelihood_quadrature(game.decoder, x, points=2401)
+    log_px, quadrature_error = log_likelihood_quadrature(game.decoder, x, game.posterior.latent_dim, points=2401)
     blocked: dict[str, list[float]] = {"reconstruction": [], "kl_knn": [], "elbo": [], "elbo_of_critic": []}
     codes = []
     for _ in range(blocks):
@@ -122,7 +124,8 @@ def measure_four_points(game: LatentVariableGame, blocks: int = 5, per_image: in
             log_ratio = game.log_ratio(x, z)
             blocked["elbo_of_critic"].append(float(log_px_given_z - log_ratio.mean()))
     estimates = {name: Estimate.of_mean(torch.tensor(values)) for name, values in blocked.items() if values}
-    estimates["kl_histogram"] = kl_to_prior_histogram(torch.cat(codes))
+    if game.posterior.latent_dim == 2:
+        estimates["kl_histogram"] = kl_to_prior_histogram(torch.cat(codes))
     return {
         "log_likelihood": {"value": float(log_px.mean()), "quadrature_error": quadrature_error},
         **{name: asdict(estimate) for name, estimate in estimates.items()},

@@ -158,7 +158,7 @@ def run(
     made_by = provenance(fabric.device)  # of when it began: a checkout may move on while it trains
     with fabric.rank_zero_first():  # which may have to prepare them
         train_data = of.data("train")
-    game, config = of.build(seed), of.config(seed)
+    config, game = of.config(seed), of.build(seed)
     watch = of.definition.watch()
     precision = fabric.strategy.precision.precision
     # The weights stay in float32, and nothing here scales losses as half precision of another kind would ask for.

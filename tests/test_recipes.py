@@ -99,7 +99,7 @@ def small(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "kl_to_prior_histogram", lambda z: evaluation.kl_to_prior_histogram(z, bins=10))
     quadrature = evaluation.log_likelihood_quadrature
     monkeypatch.setattr(
-        experiments, "log_likelihood_quadrature", lambda decoder, x, points: quadrature(decoder, x, points=41)
+        experiments, "log_likelihood_quadrature", lambda decoder, x, d, points: quadrature(decoder, x, d, points=41)
     )
     monkeypatch.setitem(experiments.EXPERIMENTS, "mnist", experiments.on_images(data.digits))
 
@@ -636,6 +636,21 @@ def test_what_a_run_cannot_do_is_refused_before_it_begins(small, tmp_path):
     )
     line = refused("evaluate", tmp_path / "out", "--accelerator", "cpu")
     assert line.endswith("not the result of a training, it has no settings")
+
+
+def test_four_points_with_codes_on_a_line_are_measured_and_in_space_refused(small, tmp_path):
+    of = ("train", "four_points", "--game", "vae", "--accelerator", "cpu", "--out")
+    assert invoke(*of, tmp_path / "line", "--set", "latent_dim=1").exit_code == 0
+    measured = read_json(tmp_path / "line" / "result.json")["measured"]
+    assert "log_likelihood" in measured and "kl_histogram" not in measured
+    line = refused(*of, tmp_path / "space", "--set", "latent_dim=3")
+    assert line.startswith("latent_dim: quadrature is for 1 or 2 latent variables, got 3")
+
+
+def test_a_seed_too_large_is_named(small, tmp_path):
+    of = ("train", "four_points", "--game", "vae", "--accelerator", "cpu", "--out", tmp_path / "run")
+    for seed in (2**63, 2**70):
+        assert refused(*of, "--seed", seed) == f"seed: expected a whole number from 0 to 2^63 − 1, got {seed}"
 
 
 @pytest.mark.parametrize("experiment", ["four_points", "mnist"])
