@@ -55,14 +55,22 @@ def test_too_few_temperatures_leave_a_gap_between_the_bounds_and_the_truth_withi
     assert bounds.lower.mean() < truth - 1 and bounds.upper.mean() > truth + 1
 
 
-def test_weights_are_unbiased_however_badly_the_chain_mixes():
-    """E w = p(x) holds for two temperatures and one leapfrog step too, where the spread is still small enough to average."""
+@pytest.mark.parametrize("backwards", [False, True])
+def test_weights_are_unbiased_however_badly_the_chain_mixes(backwards):
+    """E w = p(x) for two temperatures and one leapfrog step too, and E 1/w = 1/p(x) of chains led back from exact samples."""
     torch.manual_seed(0)
-    decoder = GaussianDecoder(nn.Linear(1, 1), std=1.0)
-    model = LinearGaussian(decoder.network.weight.detach(), decoder.network.bias.detach(), 1.0)
-    x = torch.tensor([[0.3]])
-    bounds = ais_log_likelihood(decoder, x, 1, Annealing(temperatures=2, leapfrog=1, chains=100_000))
-    ratio = (bounds.log_weights - model.log_marginal(x)).exp()
+    decoder = GaussianDecoder(nn.Linear(1, 1), std=0.7)
+    nn.init.constant_(decoder.network.weight, 1.5)
+    model = LinearGaussian(decoder.network.weight.detach(), decoder.network.bias.detach(), 0.7)
+    x = torch.full((50_000, 1), 0.3)
+    mean, scale = model.posterior(x)
+    z = mean + scale * torch.randn_like(x)
+    # Averages exist where w is bounded, from the prior, or 1/w is, from a start that is narrower than the posterior.
+    start = (mean + scale, (0.7 * scale).expand_as(x)) if backwards else None
+    bounds = ais_log_likelihood(decoder, x, 1, Annealing(temperatures=2, leapfrog=1, chains=1), start, z)
+    truth = model.log_marginal(x)
+    ratio = (truth - bounds.upper if backwards else bounds.lower - truth).exp()
+    assert ratio.std() > 0.5  # so the weights do vary
     assert abs(ratio.mean().item() - 1) < 4 * ratio.std().item() / math.sqrt(len(ratio))
 
 

@@ -335,12 +335,18 @@ def test_a_fitted_proposal_gives_a_bound_better_than_the_encoder_s():
     assert -4 * fitted.stderr < fitted.value < 0.05 < moments.value
 
 
-def test_fitting_leaves_the_decoder_alone_and_needs_a_step():
+def test_fitting_leaves_the_decoder_alone_needs_a_step_and_is_widened():
     decoder = BernoulliDecoder(MLP(2, [8], 4))
     posterior = GaussianPosterior(MLP(4, [8], 4), 2)
     with torch.no_grad():
         z, log_q = FittedProposal(posterior, decoder, steps=3).sample_with_log_prob(torch.ones(5, 4), (7,))
     assert z.shape == (7, 5, 2) and log_q.shape == (7, 5)
+    proposal, found = FittedProposal(posterior, decoder, steps=3), []
+    for ask in (proposal.fit, lambda x: proposal.sample_with_log_prob(x, (7,))):
+        torch.manual_seed(1)
+        found.append(ask(torch.ones(5, 4)))
+    (mean, std), (z, log_q) = found
+    torch.testing.assert_close(log_q, torch.distributions.Normal(mean, 1.1 * std).log_prob(z).sum(-1))
     assert all(parameter.grad is None for parameter in (*decoder.parameters(), *posterior.parameters()))
     with pytest.raises(ValueError, match="steps: expected at least 1, got 0"):
         FittedProposal(posterior, decoder, steps=0)
@@ -395,6 +401,17 @@ def test_nearest_neighbours_against_the_closed_form(pair):
     estimate = Estimate.of_mean(np.array(estimates))
     # The estimator's bias in d ≤ 2 dimensions at n = 4,000 is of order (k/n)^(2/d) times the curvature: below 0.01.
     assert abs(estimate.value - kl_diagonal(mean_q, std_q, mean_p, std_p).item()) < 4 * estimate.stderr + 0.01
+
+
+def test_nearest_neighbours_by_brute_force():
+    q, p, k = torch.randn(8, 2), torch.randn(6, 2), 2
+    log_ratios = []
+    for i, point in enumerate(q):
+        others = torch.cat([q[:i], q[i + 1 :]])
+        in_q, in_p = (sorted(float((point - each).norm()) for each in sample)[k - 1] for sample in (others, p))
+        log_ratios.append(math.log(in_p / in_q))
+    expected = 2 * sum(log_ratios) / 8 + math.log(6 / 7)
+    assert kl_nearest_neighbour(q, p, k) == pytest.approx(expected, rel=1e-5)
 
 
 def test_nearest_neighbours_with_samples_of_different_sizes():
