@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import nbformat
@@ -93,10 +92,26 @@ def test_the_grader_agrees_on_whole_notebooks(name, tmp_path):
                 assert full or any("no answer here yet" in line for _, line in mark.remarks)
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """The folder into which the wheel that students get is installed."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    for name in ("avb_core", "assignments", "tools", "tests"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    options = ["-q", "--no-deps", "--no-build-isolation", "--target", str(folder / "installed")]
+    command = [sys.executable, "-m", "pip", "install", *options, "."]
+    subprocess.run(command, cwd=source, check=True, capture_output=True, timeout=300)
+    return folder / "installed"
+
+
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("kind", ["solution", "instructor"])
-def test_the_model_answers_run(name, kind, tmp_path):
+def test_the_model_answers_run_with_what_students_install(name, kind, installed, tmp_path, monkeypatch):
     """The solution is executed as it is built, the instructor's form, which has the hidden checks too, is executed here."""
+    monkeypatch.setenv("PYTHONPATH", str(installed))
     path = write_form(ALL[name], kind, tmp_path)
     notebook = nbformat.read(path, as_version=4)
     if kind == "instructor":
@@ -144,28 +159,9 @@ def test_the_instructor_s_form_has_rubrics_and_hidden_checks(name):
     )
 
 
-def test_what_students_install_has_no_answers(tmp_path):
+def test_what_students_install_has_no_answers(installed):
     """The wheel is the library and nothing else."""
-    source = tmp_path / "source"
-    for name in ("avb_core", "assignments", "tools", "tests"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(tmp_path),
-        ".",
-    ]
-    subprocess.run(command, cwd=source, check=True, capture_output=True, timeout=300)
-    (wheel,) = tmp_path.glob("*.whl")
-    names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    names = {path.name for path in installed.iterdir()}
     assert "avb_core" in names and all(name == "avb_core" or name.endswith(".dist-info") for name in names)
 
 
