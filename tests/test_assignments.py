@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -143,6 +144,13 @@ def test_the_release_stops_at_the_first_answer_and_says_so(name, tmp_path):
     text = nbformat.writes(notebook)
     assert "There is no answer here yet." in text or "NotImplementedError" in raised
     assert "BEGIN SOLUTION" not in text and "HIDDEN TESTS" not in text
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_students_are_told_what_each_part_is_worth(name):
+    text = "\n".join(cell.source for cell in ALL[name].notebook.cells)
+    told = re.findall(r"^(?:### |\*\*)(\d[a-z]?)\b.*?(\d+) points", text, re.MULTILINE)
+    assert told == [(part.id, str(part.points)) for part in ALL[name].parts]
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -18,7 +18,7 @@ def discriminator_loss(on_data, on_samples):
 
 PART_1B = Part(
     "1b",
-    "1b. The discriminator's loss",
+    "The discriminator's loss",
     5,
     checks=[
         Check(
@@ -163,7 +163,7 @@ def generator_loss(name, logits):
 
 PART_1C = Part(
     "1c",
-    "1c. Three losses for the generator",
+    "Three losses for the generator",
     5,
     checks=[
         Check(
@@ -316,7 +316,7 @@ def generator_gradient(theta, noise, loss, resolved):
 
 PART_2B = Part(
     "2b",
-    "2b. Held fixed, or solved again",
+    "Held fixed, or solved again",
     8,
     checks=[
         Check(
@@ -476,7 +476,7 @@ def kl_estimates(on_q, on_p):
 
 PART_3B = Part(
     "3b",
-    "3b. The KL from a critic",
+    "The KL from a critic",
     6,
     checks=[
         Check(
@@ -616,7 +616,7 @@ def critic_and_penalty(name, log_ratio):
 
 PART_3C = Part(
     "3c",
-    "3c. Critics of four divergences",
+    "Critics of four divergences",
     8,
     checks=[
         Check(
@@ -811,7 +811,7 @@ def draws(n, m, seed, dtype=torch.float64):
 
 PART_4 = Part(
     "4",
-    "4. Logistic regression",
+    "Logistic regression",
     8,
     checks=[
         Check(
@@ -1014,7 +1014,7 @@ noise = torch.tensor([[0.2, -1.0], [1.3, 0.4], [-0.7, 0.6], [0.1, 0.9]], dtype=t
 
 PART_5A = Part(
     "5a",
-    "5a. A step of each player",
+    "A step of each player",
     8,
     checks=[
         Check(
@@ -1247,7 +1247,7 @@ def play(rounds, k, rates, latent_dim, batch_size, name="non_saturating"):
 
 PART_5B = Part(
     "5b",
-    "5b. The game",
+    "The game",
     5,
     checks=[
         Check(
@@ -1432,7 +1432,7 @@ def coverage(samples, means, radius, least):
 
 PART_5C = Part(
     "5c",
-    "5c. Modes covered",
+    "Modes covered",
     5,
     checks=[
         Check(
@@ -1567,7 +1567,7 @@ RULES = r"avb_core"
 PARTS = [
     Written(
         "1a",
-        "1a. The optimal discriminator",
+        "The optimal discriminator",
         [
             (2, "maximizes pointwise, and says why that is allowed (T is free at each x)"),
             (2, "T* = log p_D - log p_G + log(pi / (1 - pi)) and D*, from the derivative"),
@@ -1580,7 +1580,7 @@ PARTS = [
     PART_1C,
     Written(
         "2a",
-        "2a. Maximum likelihood at the optimal discriminator",
+        "Maximum likelihood at the optimal discriminator",
         [
             (3, "the gradient with T* held fixed: only p_theta is differentiated, and p_theta cancels"),
             (
@@ -1595,7 +1595,7 @@ PARTS = [
     PART_2B,
     Written(
         "2c",
-        "2c. A gradient that saturates",
+        "A gradient that saturates",
         [
             (2, "factors D* and 1 - D*, and D* near 0 far away"),
             (1, "both factors are 1/2 at T* = 0, that of maximum likelihood is 1"),
@@ -1605,7 +1605,7 @@ PARTS = [
     ),
     Written(
         "3a",
-        "3a. The KL as a supremum",
+        "The KL as a supremum",
         [
             (3, "T* = 1 + log q/p by pointwise maximization, with concavity, and the value KL"),
             (1, "T = 1 - D, D* = log p - log q"),
@@ -1621,7 +1621,7 @@ PARTS = [
     PART_5C,
     Written(
         "5d",
-        "5d. What the games show",
+        "What the games show",
         [
             (3, "numbers of both paces and both losses, with a spread; a conclusion that they support"),
             (
