@@ -235,12 +235,15 @@ def test_helpers_are_kept_beside_an_answer_that_never_ends(submit):
     assert (marks["square"].points, marks["noise"].points) == (0, 3)
 
 
-def test_the_halves_of_a_cell_that_was_split_are_run_both(small, grader, tmp_path):
+@pytest.mark.parametrize(
+    "halves",
+    [("def helper(x): return x ** 2", "def squares(x): return helper(x).sum(-1)"), (RIGHT, ""), ("", RIGHT)],
+)
+def test_the_halves_of_a_cell_that_was_split_are_run_both(halves, small, grader, tmp_path):
     notebook, _ = form(small, "release")
     index = next(index for index, cell in enumerate(notebook.cells) if cell.id == "part-square")
-    notebook.cells[index].source = "def squares(x): return helper(x).sum(-1)"
-    half = new_code_cell("def helper(x): return x ** 2", metadata=notebook.cells[index].metadata)
-    notebook.cells.insert(index, half)
+    notebook.cells[index].source = halves[1]
+    notebook.cells.insert(index, new_code_cell(halves[0], metadata=notebook.cells[index].metadata))
     nbformat.write(notebook, tmp_path / "ada.ipynb")
     assert grader.grade(tmp_path / "ada.ipynb", "ada").marks[0].points == 4
 
@@ -290,11 +293,29 @@ def test_what_is_no_python_at_all_is_told_so(code, submit):
 
 
 def test_a_cell_that_was_deleted(small, grader, tmp_path):
+    """Its answer counts where it stands."""
     notebook, _ = form(small, "release")
-    notebook.cells = [cell for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("grade_id") != "square"]
+    index = next(index for index, cell in enumerate(notebook.cells) if cell.id == "part-square")
+    del notebook.cells[index]
     nbformat.write(notebook, tmp_path / "ada.ipynb")
     mark = grader.grade(tmp_path / "ada.ipynb", "ada").marks[0]
     assert mark.points == 0 and "not in the notebook" in said(mark)
+    notebook.cells.insert(index, new_code_cell(RIGHT))
+    nbformat.write(notebook, tmp_path / "ada.ipynb")
+    assert grader.grade(tmp_path / "ada.ipynb", "ada").marks[0].points == 4
+
+
+def test_marks_that_an_editor_drops(small, grader, tmp_path):
+    """The assignment's may stand in the file's name; without those of the cells nobody could say what answers what."""
+    notebook, _ = form(small, "release")
+    del notebook.metadata["avb"]
+    for name in ("ada.ipynb", "Copy of small (1).ipynb"):
+        nbformat.write(notebook, tmp_path / name)
+    assert grader.grade(tmp_path / "Copy of small (1).ipynb", "ada").assignment == "small"
+    assert grader.grade(tmp_path / "ada.ipynb", "ada").problem.endswith("Put one of these into its name: small.")
+    notebook.cells = [new_code_cell(cell.source) for cell in notebook.cells]
+    nbformat.write(notebook, tmp_path / "small.ipynb")
+    assert grader.grade(tmp_path / "small.ipynb", "ada").problem.startswith("Its cells have lost their marks.")
 
 
 def test_a_cell_without_its_metadata_is_known_by_its_id(small, grader, tmp_path):
@@ -421,6 +442,9 @@ def test_a_whole_folder(small, tmp_path, monkeypatch, capsys):
     (submissions / "carl.ipynb").write_text("not a notebook")
     release.metadata["avb"]["assignment"] = "another"
     nbformat.write(release, submissions / "dora.ipynb")
+    (submissions / "zoë.zip").write_bytes(b"PK")
+    (submissions / "fred" / "small").mkdir(parents=True)
+    (submissions / "ada" / "._small.ipynb").write_bytes(b"what macOS leaves beside a file")
     (submissions / "link.ipynb").symlink_to(submissions / "ada" / "small" / "small.ipynb")
     before = digest(submissions)
     grades = grade.grade_all(submissions, out)
@@ -434,14 +458,15 @@ def test_a_whole_folder(small, tmp_path, monkeypatch, capsys):
     problems = {row["student"]: row["problem"] for row in csv.DictReader((out / "not_graded.csv").open())}
     assert problems == {each.student: each.problem for each in grades.values() if each.problem}
     assert (
-        set(problems) == {"carl", "dora", "link"}
+        set(problems) == {"carl", "dora", "link", "fred", "zoë.zip"}
+        and problems["fred"] == "There is no notebook in it."
         and problems["link"] == "It is a link to another file."
         and "not a notebook" in problems["carl"]
         and problems["dora"] == "It is of the assignment 'another', and not of small."
     )
-    assert capsys.readouterr().out.endswith(":\n  carl.ipynb\n  dora.ipynb\n  link.ipynb\n")
+    assert capsys.readouterr().out.endswith(":\n  carl.ipynb\n  dora.ipynb\n  fred\n  link.ipynb\n  zoë.zip\n")
     pages = {str(path.relative_to(out / "feedback")): path.read_text() for path in (out / "feedback").rglob("*.html")}
-    assert len(pages) == 6 and "That is a mean; a sum is meant." in pages["bob/small/small.html"]
+    assert len(pages) == 8 and "That is a mean; a sum is meant." in pages["bob/small/small.html"]
     assert "4 of 7 points" in pages["ada/small/small.html"] and "<script" not in "".join(pages.values())
 
 

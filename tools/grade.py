@@ -2,7 +2,7 @@
 
 Every notebook below SUBMISSIONS is graded: `STUDENT.ipynb`, `STUDENT/NAME.ipynb` and nbgrader's `STUDENT/NAME/NAME.ipynb` are
 all fine. For each assignment a table `grades_NAME.csv` is written, and for each notebook a page with feedback. What could not
-be graded is listed in `not_graded.csv`.
+be graded is listed in `not_graded.csv`, and so is whatever lies in SUBMISSIONS itself and neither is nor has a notebook.
 
 Each part of each notebook runs in a process of its own, with limits (see `tools.grading_worker`), and is judged here, where no
 submitted code runs. Submissions are only read. Answers in words are left for a person to mark.
@@ -17,6 +17,7 @@ import re
 import subprocess
 import sys
 import time
+import warnings
 from ast import PyCF_ONLY_AST
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -155,10 +156,18 @@ class Grader:
         except ValueError as error:
             return Grade(student, "", [], 0, str(error))
         mark = notebook.metadata.get("avb")
-        name = str(mark.get("assignment", "")) if isinstance(mark, dict) else path.stem
+        known = ", ".join(self.assignments)
+        if isinstance(mark, dict):
+            name = str(mark.get("assignment", ""))
+            problem = f"It is of the assignment {name!r}, and not of {known}."
+        else:  # some editors drop the mark, and downloads are called `Copy of 01_elbo (1).ipynb`
+            name = next((name for name in self.assignments if name in path.stem), "")
+            problem = f"It does not say of which assignment it is. Put one of these into its name: {known}."
         if (assignment := self.assignments.get(name)) is None:
-            said = f"It is of the assignment {name!r}, and not of {', '.join(self.assignments)}."
-            return Grade(student, "", [], 0, said)
+            return Grade(student, "", [], 0, problem)
+        if not any(map(_id, notebook.cells)):
+            problem = "Its cells have lost their marks. Copy the answers into the notebook that was handed out."
+            return Grade(student, "", [], 0, problem)
         by_hand = sum(part.points for part in assignment.parts if part not in assignment.coded)
         return Grade(student, assignment.name, self.marks(assignment, notebook), by_hand)
 
@@ -222,7 +231,11 @@ class Grader:
         self, assignment: Assignment, part: Part, answer: str, ran: dict[str, Any], notes: Sequence[str]
     ) -> tuple[Mark, bool]:
         """The mark for a part, and whether its answer failed: gave nothing that could be judged."""
-        if stopped := _stopped(ran) if answer.strip() else "The cell for this answer is empty, or not in the notebook.":
+        stopped = _stopped(ran)
+        # Without its cell, the answer may stand in one of the student's own.
+        if not stopped and not answer and all(isinstance(found, str) for found in ran["found"]):
+            stopped = "The cell for this answer is empty, or not in the notebook."
+        if stopped:
             return Mark(part.id, part.title, 0, part.points, [(False, stopped)], notes), True
         probes = probes_of(assignment, part)
         if error := ran["errors"].get(f"part {part.id}"):
@@ -292,9 +305,12 @@ def _read_notebook(path: Path) -> NotebookNode:
         raise ValueError(
             f"It has {path.stat().st_size / 2**20:.0f} MiB; a notebook may have {LARGEST_NOTEBOOK / 2**20:.0f}."
         )
+    if path.is_dir():
+        raise ValueError("There is no notebook in it.")
     try:
-        notebook = nbformat.read(path, as_version=4)
-        nbformat.validate(notebook)
+        with warnings.catch_warnings(action="ignore"):  # of ids that are missing or occur twice
+            notebook = nbformat.read(path, as_version=4)
+            nbformat.validate(notebook)
     except Exception as error:
         raise ValueError(f"It is not a notebook that can be read ({type(error).__name__}).") from error
     return notebook
@@ -315,7 +331,7 @@ def _sections(assignment: Assignment, notebook: NotebookNode) -> dict[str, Cells
     for index, cell in enumerate(notebook.cells):
         id = _id(cell)
         place = id if id in known else place
-        if cell.cell_type == "code":
+        if cell.cell_type == "code" and cell.source.strip():
             named = (f"own cell {index + 1}", _as_python(cell.source))
             if id in answers:
                 answers[id].append(named)
@@ -387,7 +403,7 @@ def feedback_page(grade: Grade) -> str:
             + (f"; {grade.by_hand} more are marked by hand.</p>" if grade.by_hand else ".</p>")
         )
     for mark in grade.marks:
-        lines.append(f"<h2>{escape(mark.title)}: {mark.points} of {mark.out_of}</h2><ul>")
+        lines.append(f"<h2>{escape(f'{mark.part}. {mark.title}')}: {mark.points} of {mark.out_of}</h2><ul>")
         lines += [
             f"<li class='{'yes' if passed else 'no'}'>{'✓' if passed else '✗'} {escape(remark)}</li>"
             for passed, remark in mark.remarks
@@ -433,18 +449,21 @@ def grade_all(submissions: Path, out: Path, names: Sequence[str] = ()) -> dict[P
 
     Raises ValueError where there is no notebook, or no assignment of a name.
     """
-    paths = sorted(path for path in submissions.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
-    if not paths:
+    # What editors and systems keep for themselves begins with a dot: `.ipynb_checkpoints`, `._ada.ipynb`.
+    places = [path.relative_to(submissions) for path in submissions.rglob("*.ipynb")]
+    places = [place for place in places if not any(part.startswith(".") for part in place.parts)]
+    if not places:
         raise ValueError(f"SUBMISSIONS: expected a folder with notebooks, got {submissions}")
+    # Who handed in something else, such as a zip or a script, must not be missing from the tables.
+    others = {path.name for path in submissions.glob("[!.]*")} - {place.parts[0] for place in places}
     assignments = all_assignments(names)
     grades: dict[Path, Grade] = {}
     with Worker() as worker:
         grader = Grader(worker, assignments, [submissions.resolve()])
-        for path in paths:
-            place = path.relative_to(submissions)
+        for place in sorted([*places, *map(Path, others)]):
             # The first part of the path: a student then has the same name in all tables.
-            grade = grades[place] = grader.grade(path, place.parts[0].removesuffix(".ipynb"))
-            page = out / "feedback" / place.with_suffix(".html")
+            grade = grades[place] = grader.grade(submissions / place, place.parts[0].removesuffix(".ipynb"))
+            page = out / "feedback" / place.with_name(f"{place.name.removesuffix('.ipynb')}.html")
             write_atomically(page, partial(Path.write_text, data=feedback_page(grade), encoding="utf-8"))
             print(f"{place}: {grade.problem or f'{grade.points} points'}", flush=True)
     for assignment in assignments:
