@@ -1,5 +1,6 @@
 """The grader, tested on an assignment made up for it: right answers pass, wrong ones are told why, hostile ones harm nobody."""
 
+import codecs
 import csv
 import hashlib
 import runpy
@@ -425,6 +426,13 @@ def digest(folder: Path) -> dict[str, str]:
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
+def table(path: Path) -> list[dict[str, str]]:
+    """The rows of a table, read as a spreadsheet does: as UTF-8 only where the file says so."""
+    assert path.read_bytes().startswith(codecs.BOM_UTF8)
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        return list(csv.DictReader(file))
+
+
 def test_a_whole_folder(small, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(grade, "all_assignments", lambda names=(): [small])
     submissions, out = tmp_path / "in", tmp_path / "out"
@@ -449,13 +457,13 @@ def test_a_whole_folder(small, tmp_path, monkeypatch, capsys):
     before = digest(submissions)
     grades = grade.grade_all(submissions, out)
     assert digest(submissions) == before
-    rows = {row["student"]: row for row in csv.DictReader((out / "grades_small.csv").open())}
+    rows = {row["student"]: row for row in table(out / "grades_small.csv")}
     assert rows["ada"]["remarks"].startswith("noise: law: There is no answer")
     assert rows["ada"]["points"] == "4" and rows["ada"]["by_hand"] == "2"
     assert rows["ada"]["notebook"] == "ada/small/small.ipynb"
     assert rows["bob"]["points"] == "0" and "That is a mean" in rows["bob"]["remarks"]
     assert "did not end" in rows["'=eve"]["remarks"]
-    problems = {row["student"]: row["problem"] for row in csv.DictReader((out / "not_graded.csv").open())}
+    problems = {row["student"]: row["problem"] for row in table(out / "not_graded.csv")}
     assert problems == {each.student: each.problem for each in grades.values() if each.problem}
     assert (
         set(problems) == {"carl", "dora", "link", "fred", "zoë.zip"}

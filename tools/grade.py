@@ -431,7 +431,8 @@ def write_table(path: Path, assignment: Assignment, grades: Mapping[Path, Grade]
 
 def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
     def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        # Without the mark that `-sig` writes, Excel reads another encoding.
+        with temporary.open("w", newline="", encoding="utf-8-sig") as file:
             csv.writer(file).writerows(
                 [each if isinstance(each, int) else _safe(str(each)) for each in row] for row in rows
             )
