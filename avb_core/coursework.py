@@ -84,7 +84,7 @@ def findings_of(code: str, namespace: Mapping[str, Any]) -> Findings | str:
         try:
             exec(compile(code, "<probe>", "exec"), own)
             return {name: _plain(value) for name, value in own["found"].items()}
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             said = describe(error)
             if silent and "NoneType" in said:
                 return f"{NO_RETURN}{silent[-1]} returned None; is its return missing? ({said})"
@@ -190,7 +190,10 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, list | tuple | torch.Size):
         return [_plain(each) for each in value]
-    return float(value)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"expected a tensor or a number, got {type(value).__name__}") from None
 
 
 def agrees(found: Findings, expected: Findings, within: float) -> bool:

@@ -121,6 +121,10 @@ def test_probes_leave_answers_and_the_random_state_alone():
     assert first == findings_of("x = f()\nfound = {'x': x}", answers) and set(answers) == {"f"}
     assert torch.equal(torch.random.get_rng_state(), state)
     assert findings_of("found = {'x': 1 / 0}", answers) == "ZeroDivisionError: division by zero"
+    # An answer that ends the program, and one that is an array.
+    assert findings_of("raise SystemExit(3)", answers) == "SystemExit: 3"
+    said = findings_of("import numpy\nfound = {'x': numpy.ones(3)}", answers)
+    assert said == "TypeError: expected a tensor or a number, got ndarray"
 
 
 def test_checks_survive_their_file(tmp_path):
