@@ -22,7 +22,7 @@ from avb_core.networks import MLP, ConcatenationMLP
 from avb_core.posteriors import GaussianPosterior, ImplicitPosterior
 from tools.book import ROOT
 
-CHAPTER = ROOT / "chapters" / "18_break_it.md"
+CHAPTER = ROOT / "chapters" / "19_break_it.md"
 # A row names a file of this folder and a test in it, or a function of the chapter and the section where it stands.
 ROW = re.compile(
     r"^\| \d+ \| (?P<bug>[^|]+) \| [^|]+ \| (?:`(?P<file>\w+\.py)` )?`(?P<test>\w+)`(?P<where>, section \d+)? \|$",

@@ -11,7 +11,7 @@ from tools.book import CHAPTERS
 from tools.build_chapters import read_source
 from tools.ledger import Row, checks_called, labels, read_rows
 
-STEM = "16_errata"
+STEM = "17_errata"
 PREFIX = "erratum."
 
 

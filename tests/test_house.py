@@ -179,7 +179,7 @@ def test_the_readme_counts_the_hours():
     rows = readme.split("## Where to start\n")[1].split("\n## ")[0].strip().splitlines()[2:]
     listed = {chapter.stem: chapter for chapter in chapters(written_only=True)}
     paths = [row for row in rows if row.startswith("|")]
-    assert len(paths) == 5
+    assert len(paths) == 6
     for row in paths:
         minutes = [reading_minutes(listed[stem]) for stem in re.findall(r"\(chapters/(\w+)\.ipynb\)", row)]
         assert row.split("|")[3].strip() == f"{sum(minutes) / 60:.0f}", row

@@ -26,7 +26,7 @@ from tools.book import CHAPTERS, chapters
 from tools.notation import names, problems, read_tables, resolve, shapes_of
 
 TITLES = {chapter.title: chapter.source for chapter in chapters()}
-ROWS = read_tables((CHAPTERS / "15_notation.md").read_text(encoding="utf-8"))
+ROWS = read_tables((CHAPTERS / "16_notation.md").read_text(encoding="utf-8"))
 CLASHES = {row["symbol"]: row["also means"] for row in ROWS if "also means" in row}
 
 

@@ -13,7 +13,7 @@ from tools.book import ROOT, chapters, read_book
 from tools.paper import chromium, typeset
 
 CHAPTERS = [
-    chapter for chapter in chapters(written_only=True) if chapter.stem in {"01_latent_variables", "15_notation"}
+    chapter for chapter in chapters(written_only=True) if chapter.stem in {"01_latent_variables", "16_notation"}
 ]
 # Markup that was not understood, and TeX that was not set
 RAW = re.compile(r"\$|:::|```|\{[\w:-]+\}`|\\\(|\\frac|\\mathbb")

@@ -240,7 +240,7 @@ RULES = ["button-name", "document-title", "heading-order", "html-has-lang", "ima
     [
         ("index.html", [*RULES, "color-contrast"]),
         (
-            "chapters/15_notation.html",
+            "chapters/16_notation.html",
             [*RULES, "color-contrast"],
         ),  # the shortest: on a long page contrast takes minutes
         ("chapters/01_latent_variables.html", RULES),
