@@ -150,6 +150,8 @@ def test_the_readme_reports_the_stored_runs_on_mnist():
         "the same, with a flow": "avb_ac_flow",
         "inverse autoregressive flow": "flow",
         "semi-implicit posterior": "semi_implicit",
+        "auxiliary posterior": "auxiliary",
+        "IWAE, k = 5, a fifth of the steps": "iwae",
         "adversarial autoencoder": "aae",
         "AVB, its critic against the prior": "avb",
     }
