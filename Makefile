@@ -22,6 +22,7 @@ help:  ## list these commands
 	@sed -n 's/^\([a-z0-9]*\):.*##/make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 read: $(VENV)/installed  ## open the book in JupyterLab
+	@mkdir -p "$(JUPYTER_CONFIG_DIR)/custom" && cp tools/jupyter/custom.css "$(JUPYTER_CONFIG_DIR)/custom/"
 	$(RUN) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) $(READ_FLAGS)
 
 test: $(VENV)/installed  ## run the unit tests, and every chapter against its stored outputs

@@ -110,6 +110,10 @@ def test_a_slider_moves_the_first_chapter_s_figure(server, browser):
     busy.wait_for(state="attached")
     idle.wait_for(state="attached")
 
+    # Of a verdict that is too long for its line, no number is broken.
+    verdict = page.locator(".jp-OutputArea-output pre", has_text="✓").first
+    assert verdict.evaluate("pre => getComputedStyle(pre).wordBreak") == "normal"
+
     box = page.locator(".widget-vbox:has(img)").first
     box.scroll_into_view_if_needed()
     handle, picture, words = box.get_by_role("slider").first, box.locator("img"), box.locator(".widget-label").last
