@@ -357,16 +357,7 @@ def test_half_precision_within_its_range(dtype):
     std = std.clamp(0.2, 4)
     _, tril = full(8, 2, dtype=dtype)
     z = torch.randn(8, 2, generator=rng(1)).to(dtype)
-    for function, arguments in (
-        (reparameterize, (mean, std, z)),
-        (reparameterize_full, (mean, tril, z)),
-        (log_prob_standard_normal, (z,)),
-        (log_prob_diagonal, (z, mean, std)),
-        (log_prob_full, (z, mean, tril)),
-        (kl_standard_normal, (mean, std)),
-        (kl_diagonal, (mean, std, z, torch.ones_like(std))),
-        (kl_full, (mean, tril, z, torch.eye(2, dtype=dtype))),
-    ):
+    for function, arguments in functions_of(mean, std, tril, z, torch.ones_like(std), torch.eye(2, dtype=dtype)):
         ours = function(*arguments)
         truth = function(*(argument.double() for argument in arguments))
         assert ours.dtype == dtype
@@ -412,9 +403,8 @@ def test_empty_batches():
     assert reparameterize(mean, std).shape == (0, 3)
 
 
-def every_function():
-    """Each with arguments of three entries on the leading axis."""
-    (mean, std), (z, _), (_, tril) = diagonal(3, 2), diagonal(3, 2, seed=1), full(3, 2)
+def functions_of(mean, std, tril, z, other_std, other_tril):
+    """Each function of means and scales, with its arguments; the other law is around z."""
     return [
         (reparameterize, (mean, std, z)),
         (reparameterize_full, (mean, tril, z)),
@@ -422,8 +412,16 @@ def every_function():
         (log_prob_diagonal, (z, mean, std)),
         (log_prob_full, (z, mean, tril)),
         (kl_standard_normal, (mean, std)),
-        (kl_diagonal, (mean, std, z, std.flip(0))),
-        (kl_full, (mean, tril, z, tril.flip(0))),
+        (kl_diagonal, (mean, std, z, other_std)),
+        (kl_full, (mean, tril, z, other_tril)),
+    ]
+
+
+def every_function():
+    """Each with arguments of three entries on the leading axis."""
+    (mean, std), (z, _), (_, tril) = diagonal(3, 2), diagonal(3, 2, seed=1), full(3, 2)
+    return [
+        *functions_of(mean, std, tril, z, std.flip(0), tril.flip(0)),
         (squared_wasserstein, (mean, tril @ tril.mT, z, tril.flip(0) @ tril.flip(0).mT)),
     ]
 
